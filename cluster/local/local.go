@@ -1,0 +1,52 @@
+// Package local is a cluster of one node.
+package local
+
+import (
+	"context"
+
+	"github.com/meshtalk/meshtalk/cluster"
+	"github.com/meshtalk/meshtalk/codec"
+)
+
+// Cluster implements cluster.Cluster for a node that is alone.
+type Cluster struct{ self cluster.Node }
+
+var _ cluster.Cluster = (*Cluster)(nil)
+
+// New is a cluster of self.
+func New(self cluster.Node) *Cluster { return &Cluster{self: self} }
+
+// Self implements cluster.Cluster.
+func (c *Cluster) Self() cluster.Node { return c.self }
+
+// Run implements cluster.Cluster: nothing ever arrives.
+func (c *Cluster) Run(ctx context.Context, _ cluster.Receiver) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Join implements cluster.Cluster.
+func (c *Cluster) Join(context.Context, cluster.Route) error { return nil }
+
+// Leave implements cluster.Cluster.
+func (c *Cluster) Leave(cluster.Route) {}
+
+// Wake implements cluster.Cluster.
+func (c *Cluster) Wake([]cluster.Wake) {}
+
+// Send implements cluster.Cluster.
+func (c *Cluster) Send([]cluster.Signal) {}
+
+// Order implements cluster.Cluster.
+func (c *Cluster) Order(string, string, codec.Code, string, int64) {}
+
+// Routes implements cluster.Cluster.
+func (c *Cluster) Routes(context.Context, []string) ([]cluster.Route, error) { return nil, nil }
+
+// Nodes implements cluster.Cluster.
+func (c *Cluster) Nodes(context.Context) ([]cluster.Node, error) {
+	return []cluster.Node{c.self}, nil
+}
+
+// State implements cluster.Cluster.
+func (c *Cluster) State() error { return nil }

@@ -1,0 +1,56 @@
+// Package mq is the ordered durable hand-over from the nodes that accept messages to the one writer of each partition,
+// and the way of events to business services. mq/local is the hand-over inside one process.
+package mq
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrFull: too much waits; the caller answers UNAVAILABLE or stops reading. ErrClosed: the log has ended.
+var (
+	ErrFull   = errors.New("mq: full")
+	ErrClosed = errors.New("mq: closed")
+)
+
+// Record is one accepted message on its way to the committer.
+type Record interface {
+	// AppendRecord appends the record as a log outside the process carries it.
+	AppendRecord(dst []byte) []byte
+	// Kept tells that the log has made the record durable (nil) or has not (err). It is called once per appended record, by
+	// a log whose Durable is true only, from any goroutine.
+	Kept(err error)
+}
+
+// Batch is consecutive records of one partition in their order: Records if they never left this process, else Bodies.
+// Its slices are reused after Apply has returned.
+type Batch struct {
+	Partition int
+	Next      int64 // the partition's offset after this batch; 0 in a log without offsets
+	Records   []Record
+	Bodies    [][]byte
+}
+
+// Consumer applies batches. Apply is called by one goroutine at a time per partition, in order; it may return before
+// the batch is durable in the store as long as batches become durable in order. After an error the same
+// records are applied again by a log that is Durable, and are lost to their senders (who were told) by one that is not.
+type Consumer interface {
+	Apply(ctx context.Context, b Batch) error
+}
+
+// Log is the hand-over. Records with one key (a conversation) appended by one goroutine keep their order.
+type Log interface {
+	// Append takes r for the partition of key. It does not block: ErrFull, ErrClosed.
+	Append(key string, r Record) error
+	// Durable: the log itself keeps what it took, so a sender is answered at Kept. Otherwise the commit is the promise.
+	Durable() bool
+	// Run feeds c until ctx ends; records appended before are still applied.
+	Run(ctx context.Context, c Consumer) error
+	// Backlog is how many records wait here.
+	Backlog() int
+}
+
+// Events carries events to business services, after the commit. Publish returns when they are durable there.
+type Events interface {
+	Publish(ctx context.Context, events [][]byte) error
+}
