@@ -15,7 +15,7 @@ const (
 // FrameError is a violation found by a framer. The connection cannot go on after it.
 type FrameError struct {
 	// Close is the WebSocket close code: 1002 protocol error, 1007 not UTF-8, 1009 too large. On TCP it is 1009
-	// for a frame over the limit and 1002 for N = 0.
+	// for a frame over the limit and nothing else (N = 0 comes out as an empty message, which Parse refuses).
 	Close  uint16
 	Reason string // for people, at most 100 bytes
 }

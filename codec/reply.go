@@ -1,8 +1,5 @@
 package codec
 
-// MsgID is the id of a message: the first 128 bits of SHA-256 over (sender, id). It is sent as 32 hexadecimal digits.
-type MsgID [16]byte
-
 // ConvMessage is a message as clients see it: pushed (cmd 3, 4, 5, 14), in PULL entries, in HISTORY and as "last" of a
 // conversation.
 type ConvMessage struct {
@@ -46,4 +43,10 @@ type ConversationState struct {
 	Head, Read, Unread      uint64
 	PeerDelivered, PeerRead uint64 // sent for private conversations only
 	Last                    *ConvMessage
+}
+
+// InboxEntry is one element of PULL's "entries".
+type InboxEntry struct {
+	Inbox uint64
+	ConvMessage
 }
