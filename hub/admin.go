@@ -2,19 +2,13 @@ package hub
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/store"
 )
-
-// Error is a refusal with a code of the protocol. The HTTP API and the sessions answer with it.
-type Error struct {
-	Code         codec.Code
-	Message      string
-	RetryAfterMs int
-}
-
-func (e *Error) Error() string { return e.Code.Name() + ": " + e.Message }
 
 // Outgoing is a message for Send. From "" is the system. Exactly one of To and Group is set.
 type Outgoing struct {
@@ -51,29 +45,6 @@ type UserInfo struct {
 	Terminals []TerminalInfo
 }
 
-// Stats is a snapshot of the hub's counters.
-type Stats struct {
-	Sessions          int64
-	UsersOnline       int64
-	Accepted          map[string]int64 // by kind: private, group, system, recall, ephemeral
-	PushDeliveries    int64
-	PullDeliveries    int64
-	Lagging           int64
-	QueuedSubmissions int64
-	CommitSeconds     HistogramSnapshot
-	CommitBatch       HistogramSnapshot
-	DeliverySeconds   HistogramSnapshot
-	Store             store.Stats
-	ReadOnly          bool
-}
-
-// HistogramSnapshot is a histogram: Counts[i] are the values ≤ Bounds[i] and above the bound before, the last count is of those above all bounds.
-type HistogramSnapshot struct {
-	Bounds []float64
-	Counts []uint64
-	Sum    float64
-}
-
 // NodeInfo is one node of the cluster.
 type NodeInfo struct {
 	Node, Incarnation, Address string
@@ -84,55 +55,184 @@ type NodeInfo struct {
 // The methods below serve the HTTP API. They are safe for concurrent use, block until ctx ends at most, and give an
 // *Error for what the caller did wrong and for UNAVAILABLE; any other error is INTERNAL.
 
-// Send commits m and returns when it is durable.
-func (h *Hub) Send(ctx context.Context, m Outgoing) (Sent, error) { panic("stub") }
-
-// Broadcast pushes an ephemeral system message to every session here and on other nodes; it returns to how many.
-func (h *Hub) Broadcast(ctx context.Context, typ int64, content []byte) (online int, err error) {
-	panic("stub")
+// Send commits m and returns when it is durable. Membership is judged at the commit.
+func (h *Hub) Send(ctx context.Context, m Outgoing) (Sent, error) {
+	if m.Ephemeral {
+		return h.SendEphemeral(ctx, m)
+	}
+	s := h.NewSubmission([]byte(m.ID), m.Content)
+	s.Draft.From, s.Draft.Type = m.From, m.Type
+	s.Draft.Kind, s.Draft.Conv = m.place()
+	return h.submitAndWait(ctx, s)
 }
 
-func (h *Hub) User(ctx context.Context, user string) (UserInfo, error) { panic("stub") }
-func (h *Hub) PresenceOf(ctx context.Context, users []string) ([]codec.PresenceState, error) {
-	panic("stub")
+// place is the kind and the conversation of a message.
+func (m *Outgoing) place() (store.Kind, string) {
+	switch {
+	case m.Group != "" && m.From != "":
+		return store.Group, store.GroupConv(m.Group)
+	case m.Group != "":
+		return store.System, store.GroupConv(m.Group)
+	case m.From != "":
+		return store.Private, store.PrivateConv(m.From, m.To)
+	}
+	return store.System, store.SystemConv(m.To)
 }
 
-// Kick closes the user's sessions (terminal "" = all) with KICKED and returns how many.
-func (h *Hub) Kick(ctx context.Context, user, terminal, reason string) (closed int, err error) {
-	panic("stub")
-}
-
-// Revoke refuses tokens issued before (ms; 0 or a later time = now) and closes their sessions; it returns the time that stands.
-func (h *Hub) Revoke(ctx context.Context, user string, before int64) (int64, error) { panic("stub") }
-
-func (h *Hub) PutGroup(ctx context.Context, group string, members []string) (store.GroupInfo, error) {
-	panic("stub")
-}
-func (h *Hub) Group(ctx context.Context, group string) (store.GroupInfo, error) { panic("stub") }
-func (h *Hub) DeleteGroup(ctx context.Context, group string) error              { panic("stub") }
-func (h *Hub) Members(ctx context.Context, group, cursor string, limit int) (members []string, next string, err error) {
-	panic("stub")
-}
-func (h *Hub) ChangeMembers(ctx context.Context, group string, add, remove []string) (size int, err error) {
-	panic("stub")
-}
-
-// Messages is a conversation's history (before, after nil = absent).
-func (h *Hub) Messages(ctx context.Context, conv string, before, after *uint64, limit int) (messages []codec.ConvMessage, more bool, err error) {
-	panic("stub")
+// submitAndWait submits s, which it owns, and waits for its answer. When ctx ends first the message may still be stored.
+func (h *Hub) submitAndWait(ctx context.Context, s *Submission) (Sent, error) {
+	type answer struct {
+		sent Sent
+		err  *Error
+	}
+	done := make(chan answer, 1)
+	s.Done = func(s *Submission) {
+		done <- answer{Sent{codec.MsgID(s.Draft.MsgID), s.Draft.Conv, s.Seq, s.TS, s.Duplicate}, s.Err}
+		h.Free(s)
+	}
+	if err := h.Submit(s); err != nil {
+		h.Free(s)
+		return Sent{}, err
+	}
+	select {
+	case a := <-done:
+		if a.err != nil {
+			return Sent{}, a.err
+		}
+		return a.sent, nil
+	case <-ctx.Done():
+		return Sent{}, fail(ctx.Err())
+	}
 }
 
 // RecallMessage takes a message back without a window and returns the event's sequence.
 func (h *Hub) RecallMessage(ctx context.Context, conv string, seq uint64) (uint64, error) {
-	panic("stub")
+	if kind, _, _ := store.ConvKind(conv); kind == 0 {
+		return 0, refuse(codec.CodeNotFound, "no such conversation")
+	}
+	s := h.NewSubmission(fmt.Appendf(nil, "recall/%s/%d", conv, seq), nil)
+	s.Draft.Kind, s.Draft.Conv, s.Draft.Target = store.Recall, conv, seq
+	sent, err := h.submitAndWait(ctx, s)
+	return sent.Seq, err
 }
 
+// User is what is known of a user, here and on other nodes.
+func (h *Hub) User(ctx context.Context, user string) (UserInfo, error) {
+	info := UserInfo{User: user, Terminals: []TerminalInfo{}}
+	var err error
+	if info.Inbox, err = h.store.Head(ctx, user); err != nil {
+		return info, fail(err)
+	}
+	terminals := h.registry.terminals(user)
+	answers := make(chan TerminalInfo, len(terminals))
+	gone := make(chan struct{}, len(terminals))
+	for _, t := range terminals {
+		h.outlet(t.ref).Inspect(t.ref, func(i TerminalInfo, found bool) {
+			if !found {
+				gone <- struct{}{}
+				return
+			}
+			answers <- i
+		})
+	}
+	for range terminals {
+		select {
+		case i := <-answers:
+			i.Node = h.NodeID()
+			info.Terminals = append(info.Terminals, i)
+		case <-gone:
+		case <-ctx.Done():
+			return info, fail(ctx.Err())
+		}
+	}
+	slices.SortFunc(info.Terminals, func(a, b TerminalInfo) int { return strings.Compare(a.Terminal, b.Terminal) })
+	state, err := h.presence(ctx, user)
+	info.Online, info.LastSeen = state.Online, state.LastSeen
+	return info, err
+}
+
+// Kick closes the user's sessions (terminal "" = all) with KICKED and returns how many.
+func (h *Hub) Kick(_ context.Context, user, terminal, reason string) (closed int, err error) {
+	if reason == "" {
+		reason = "closed by an administrator"
+	}
+	closed = h.closeSessions(user, terminal, codec.CodeKicked, reason, 0)
+	h.cluster.Order(user, terminal, codec.CodeKicked, reason, 0)
+	return closed, nil
+}
+
+// Revoke refuses tokens issued before (ms; 0 or a later time = now) and closes their sessions; it returns the time that stands.
+func (h *Hub) Revoke(ctx context.Context, user string, before int64) (int64, error) {
+	if now := h.now(); before <= 0 || before > now {
+		before = now
+	}
+	before, err := h.store.Revoke(ctx, user, before)
+	if err != nil {
+		return 0, fail(err)
+	}
+	h.closeSessions(user, "", codec.CodeRevoked, "token revoked", before)
+	h.cluster.Order(user, "", codec.CodeRevoked, "token revoked", before)
+	return before, nil
+}
+
+// closeSessions ends the sessions of a user on this node.
+func (h *Hub) closeSessions(user, name string, code codec.Code, reason string, before int64) (n int) {
+	for _, t := range h.registry.terminals(user) {
+		if name == "" || t.name == name {
+			h.outlet(t.ref).Close(t.ref, code, reason, before)
+			n++
+		}
+	}
+	return n
+}
+
+// Messages is a conversation's history (before, after nil = absent).
+func (h *Hub) Messages(ctx context.Context, conv string, before, after *uint64, limit int) (messages []codec.ConvMessage, more bool, err error) {
+	if kind, _, _ := store.ConvKind(conv); kind == 0 {
+		return nil, false, refuse(codec.CodeNotFound, "no such conversation")
+	}
+	stored, more, err := h.store.History(ctx, conv, before, after, limit)
+	if err != nil {
+		return nil, false, fail(err)
+	}
+	messages = make([]codec.ConvMessage, len(stored))
+	for i := range stored {
+		messages[i] = StoredMessage(&stored[i])
+	}
+	return messages, more, nil
+}
+
+// Inbox is what a client would pull.
 func (h *Hub) Inbox(ctx context.Context, user string, after uint64, limit int) (entries []codec.InboxEntry, box store.Inbox, more bool, err error) {
-	panic("stub")
+	stored, box, more, err := h.store.ReadInbox(ctx, user, after, limit)
+	if err != nil {
+		return nil, box, false, fail(err)
+	}
+	entries = make([]codec.InboxEntry, len(stored))
+	for i := range stored {
+		entries[i] = codec.InboxEntry{Inbox: stored[i].Inbox, ConvMessage: StoredMessage(&stored[i].Message)}
+	}
+	h.stats.pulled.Add(int64(len(entries)))
+	return entries, box, more, nil
 }
 
 // Backup writes a checkpoint of the embedded store to dir.
-func (h *Hub) Backup(ctx context.Context, dir string) error { panic("stub") }
+func (h *Hub) Backup(ctx context.Context, dir string) error {
+	if err := h.store.Checkpoint(ctx, dir); err != nil {
+		return fail(err)
+	}
+	return nil
+}
 
-func (h *Hub) Stats() Stats                                  { panic("stub") }
-func (h *Hub) Nodes(ctx context.Context) ([]NodeInfo, error) { panic("stub") }
+// Nodes are the live nodes, this one first.
+func (h *Hub) Nodes(ctx context.Context) ([]NodeInfo, error) {
+	nodes, err := h.cluster.Nodes(ctx)
+	if err != nil {
+		return nil, fail(err)
+	}
+	list := make([]NodeInfo, len(nodes))
+	for i, n := range nodes {
+		list[i] = NodeInfo{Node: n.ID, Incarnation: n.Incarnation, Address: n.Address, Since: n.Since}
+	}
+	return list, nil
+}

@@ -127,7 +127,8 @@ type LargePosition struct {
 // Attachment is what a login needs to know.
 type Attachment struct {
 	Inbox
-	Acked uint64 // the terminal's position
+	Acked    uint64 // the terminal's position
+	Furthest uint64 // the largest position of all terminals ever seen of the user
 	// Large: the user's large groups (above the limit now, or still holding messages without inbox entries).
 	Large []LargePosition
 	// RevokedBefore: tokens issued before it (ms) are refused; 0 = none.

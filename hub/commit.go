@@ -1,0 +1,73 @@
+package hub
+
+import (
+	"context"
+	"time"
+
+	"github.com/meshtalk/meshtalk/mq"
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// flight is one commit that has its place in the order and may not be durable yet.
+type flight struct {
+	subs    []*Submission
+	drafts  []*store.Draft
+	pending store.Pending
+	err     error // of Commit: there is no pending
+	begun   time.Time
+}
+
+// Apply implements mq.Consumer: it gives the batch its place in the order and leaves the rest to finish. At most
+// maxFlights commits overlap, so what arrives meanwhile gathers into the next batch.
+func (h *Hub) Apply(ctx context.Context, b mq.Batch) error {
+	h.slots <- struct{}{}
+	f := &flight{
+		subs:   make([]*Submission, len(b.Records)),
+		drafts: make([]*store.Draft, len(b.Records)),
+		begun:  time.Now(),
+	}
+	for i, r := range b.Records {
+		s := r.(*Submission)
+		f.subs[i], f.drafts[i] = s, &s.Draft
+	}
+	f.pending, f.err = h.store.Commit(ctx, b.Partition, b.Next, f.drafts)
+	h.flights <- f
+	return f.err
+}
+
+// finish waits for commits in their order, answers who submitted and delivers. It is one goroutine.
+func (h *Hub) finish() {
+	for f := range h.flights {
+		var results []store.Result
+		err := f.err
+		if err == nil {
+			results, err = f.pending.Wait()
+		}
+		<-h.slots
+		h.stats.commit.observe(time.Since(f.begun).Seconds())
+		h.stats.batch.observe(float64(len(f.subs)))
+		if err != nil {
+			h.refuseAll(f.subs, err)
+		} else {
+			h.deliver(f.subs, results)
+		}
+		if f.pending != nil {
+			f.pending.Release()
+		}
+	}
+}
+
+// refuseAll answers a batch that was not kept. The same ids may be sent again: if a part of it appears after all it is recognised.
+func (h *Hub) refuseAll(subs []*Submission, err error) {
+	answer := unavailable("messages cannot be kept now")
+	if e, ok := storeError(err).(*Error); ok {
+		answer = e
+	}
+	h.o.Logf("commit of %d messages failed: %v", len(subs), err)
+	d := h.newDelivery(0)
+	for _, s := range subs {
+		s.Err = answer
+		d.answer(s)
+	}
+	d.post()
+}

@@ -1,0 +1,75 @@
+package hub
+
+import (
+	"context"
+
+	"github.com/meshtalk/meshtalk/cluster"
+	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// Login makes ref the session of (user, terminal): the older one, wherever it is, is closed with REPLACED. issuedAt is
+// the token's, for revocation. It blocks (store) and is called from the pool.
+//
+// The session is registered before its positions are read: whatever is committed from then on reaches its loop, whatever was
+// committed before is below the head that is returned. The loop keeps the heads that overtake the answer.
+func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt int64) (number uint64, a store.Attachment, err error) {
+	revoked, err := h.store.RevokedBefore(ctx, user)
+	if err != nil {
+		return 0, a, fail(err)
+	}
+	if issuedAt < revoked {
+		return 0, a, refuse(codec.CodeUnauthorized, "token revoked")
+	}
+	number = h.sessions.Add(1)
+	old, alone := h.registry.add(user, terminal{name: name, ref: ref, number: number})
+	if old.ref != 0 {
+		h.outlet(old.ref).Close(old.ref, codec.CodeReplaced, "logged in elsewhere", 0)
+	}
+	if err = h.cluster.Join(ctx, cluster.Route{User: user, Terminal: name, Node: h.NodeID(), Epoch: number}); err == nil {
+		a, err = h.attach(ctx, user, name, alone)
+	}
+	if err != nil {
+		h.Logout(user, name, ref)
+		return 0, a, fail(err)
+	}
+	if issuedAt < a.RevokedBefore { // revoked since the first look
+		h.Logout(user, name, ref)
+		return 0, a, refuse(codec.CodeUnauthorized, "token revoked")
+	}
+	if old.ref == 0 {
+		h.presenceChanged(ctx, user)
+	}
+	return number, a, nil
+}
+
+// attach makes the terminal known to the store, and the furthest position of the user to the registry.
+func (h *Hub) attach(ctx context.Context, user, name string, alone bool) (store.Attachment, error) {
+	a, err := h.store.Attach(ctx, user, name)
+	if err == nil && alone {
+		h.registry.advance(user, a.Furthest)
+	}
+	return a, err
+}
+
+// Logout ends the session of (user, terminal) if it still is ref's. It does not block.
+func (h *Hub) Logout(user, name string, ref Ref) {
+	if !h.registry.remove(user, name, ref) {
+		return
+	}
+	h.store.Seen(user, h.now())
+	h.cluster.Leave(cluster.Route{User: user, Terminal: name, Node: h.NodeID()})
+	if h.watchers.any(user) {
+		h.pool.Go(func() { h.presenceChanged(context.Background(), user) })
+	}
+}
+
+// Acked keeps a terminal's inbox position. from and furthest tell how far that moved the user's furthest terminal:
+// over the entries from+1 … inbox. It does not block.
+func (h *Hub) Acked(user, name string, inbox uint64) (from uint64, furthest bool, err error) {
+	if err := h.store.Ack(user, name, inbox); err != nil {
+		return 0, false, fail(err)
+	}
+	from, furthest = h.registry.advance(user, inbox)
+	return from, furthest, nil
+}

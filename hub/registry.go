@@ -1,0 +1,160 @@
+package hub
+
+import (
+	"hash/maphash"
+	"sync"
+
+	"github.com/meshtalk/meshtalk/codec"
+)
+
+// registryShards is a power of two well above the cores, so that loops and the committer rarely meet on one mutex.
+const registryShards = 64
+
+// registry is who is logged in on this node. A shard's mutex is never held across a call out of the package.
+type registry struct {
+	seed   maphash.Seed
+	shards [registryShards]struct {
+		sync.Mutex
+		users map[string]*member
+		_     [40]byte // a cache line each
+	}
+}
+
+// member is a user with at least one session here. Most have one terminal: it stands in the struct itself.
+type member struct {
+	furthest uint64 // the furthest acknowledged inbox position of all terminals ever seen
+	first    terminal
+	more     []terminal
+}
+
+type terminal struct {
+	name   string
+	ref    Ref
+	number uint64 // of the session
+}
+
+func (r *registry) init() {
+	r.seed = maphash.MakeSeed()
+	for i := range r.shards {
+		r.shards[i].users = make(map[string]*member)
+	}
+}
+
+func (r *registry) index(user string) int {
+	return int(maphash.String(r.seed, user) & (registryShards - 1))
+}
+
+// add makes t the session of (user, t.name). old is the one that it replaces, its ref 0 if there was none; alone tells
+// that the user had no session at all.
+func (r *registry) add(user string, t terminal) (old terminal, alone bool) {
+	s := &r.shards[r.index(user)]
+	s.Lock()
+	defer s.Unlock()
+	m := s.users[user]
+	if m == nil {
+		s.users[user] = &member{first: t}
+		return terminal{}, true
+	}
+	if m.first.name == t.name {
+		old, m.first = m.first, t
+		return old, false
+	}
+	for i := range m.more {
+		if m.more[i].name == t.name {
+			old, m.more[i] = m.more[i], t
+			return old, false
+		}
+	}
+	m.more = append(m.more, t)
+	return terminal{}, false
+}
+
+// remove takes the session away if it still is the one of its terminal.
+func (r *registry) remove(user, name string, ref Ref) (removed bool) {
+	s := &r.shards[r.index(user)]
+	s.Lock()
+	defer s.Unlock()
+	m := s.users[user]
+	switch {
+	case m == nil:
+		return false
+	case m.first.name == name && m.first.ref == ref:
+		if len(m.more) == 0 {
+			delete(s.users, user)
+			return true
+		}
+		last := len(m.more) - 1
+		m.first, m.more[last] = m.more[last], terminal{}
+		m.more = m.more[:last]
+		return true
+	}
+	for i := range m.more {
+		if m.more[i].name == name && m.more[i].ref == ref {
+			last := len(m.more) - 1
+			m.more[i], m.more[last] = m.more[last], terminal{}
+			m.more = m.more[:last]
+			return true
+		}
+	}
+	return false
+}
+
+// refs appends the user's sessions to dst.
+func (r *registry) refs(dst []Ref, user string) []Ref {
+	s := &r.shards[r.index(user)]
+	s.Lock()
+	if m := s.users[user]; m != nil {
+		dst = append(dst, m.first.ref)
+		for i := range m.more {
+			dst = append(dst, m.more[i].ref)
+		}
+	}
+	s.Unlock()
+	return dst
+}
+
+// terminals are the user's sessions, with their names.
+func (r *registry) terminals(user string) []terminal {
+	s := &r.shards[r.index(user)]
+	s.Lock()
+	defer s.Unlock()
+	m := s.users[user]
+	if m == nil {
+		return nil
+	}
+	return append([]terminal{m.first}, m.more...)
+}
+
+// advance moves the user's furthest position to n and returns where it stood; moved is false when it was there already.
+func (r *registry) advance(user string, n uint64) (from uint64, moved bool) {
+	s := &r.shards[r.index(user)]
+	s.Lock()
+	defer s.Unlock()
+	m := s.users[user]
+	if m == nil || m.furthest >= n {
+		return 0, false
+	}
+	from, m.furthest = m.furthest, n
+	return from, true
+}
+
+// state is the user's presence as this node sees it; lastSeen is left to the caller.
+func (r *registry) state(user string) codec.PresenceState {
+	p := codec.PresenceState{User: user}
+	for _, t := range r.terminals(user) {
+		p.Online = true
+		p.Terminals = append(p.Terminals, t.name)
+	}
+	return p
+}
+
+// users counts the users with a session here.
+func (r *registry) users() (n int) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.Lock()
+		n += len(s.users)
+		s.Unlock()
+	}
+	return n
+}

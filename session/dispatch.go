@@ -1,0 +1,133 @@
+package session
+
+import "github.com/meshtalk/meshtalk/codec"
+
+// command is one row of the table: what a packet of a logged-in session does.
+type command struct {
+	run func(s *Session, p *codec.Packet)
+	// free of the rate limit
+	free bool
+	// needsID: without "id" it is a BAD_PACKET
+	needsID bool
+}
+
+// commands is the table of what clients may send. A command that is not here is the server's own, or unknown.
+var commands = [...]command{
+	codec.Login:          {run: (*Session).loginAgain},
+	codec.HeartBeat:      {run: (*Session).heartBeat, free: true},
+	codec.PrivateMessage: {run: (*Session).privateMessage, needsID: true},
+	codec.GroupMessage:   {run: (*Session).groupMessage, needsID: true},
+	codec.Ack:            {run: (*Session).ack, free: true},
+	codec.Pull:           {run: (*Session).pull},
+	codec.History:        {run: (*Session).history},
+	codec.Read:           {run: (*Session).read, free: true},
+	codec.Typing:         {run: (*Session).typing},
+	codec.Presence:       {run: (*Session).presence},
+	codec.Recall:         {run: (*Session).recall, needsID: true},
+	codec.Refresh:        {run: (*Session).refresh},
+	codec.Logout:         {run: (*Session).logout},
+	codec.Conversations:  {run: (*Session).conversations},
+}
+
+// packet handles one message of the client.
+func (s *Session) packet(payload []byte) {
+	p, problem := codec.Parse(payload)
+	if !problem.OK() {
+		s.loop.stats.packets.add(codec.Error)
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
+	s.loop.stats.packets.add(p.Cmd)
+	if s.state != online {
+		s.beforeLogin(&p)
+		return
+	}
+	c := s.command(p.Cmd)
+	if !c.free {
+		if wait := s.limit(); wait > 0 {
+			s.refuseRetry(p.ID, codec.CodeRateLimited, "too many packets", wait)
+			return
+		}
+	}
+	switch {
+	case c.run == nil:
+		s.refuse(p.ID, codec.CodeUnknownCommand, "unknown command")
+	case c.needsID && p.ID == nil:
+		s.refuseBad(nil, "id is required")
+	default:
+		bad := s.bad
+		c.run(s, &p)
+		if s.bad == bad { // it was a good one
+			s.bad = 0
+		}
+	}
+}
+
+// command finds the row of a command; its run is nil for an unknown one.
+func (s *Session) command(cmd codec.Cmd) command {
+	if cmd >= 0 && int(cmd) < len(commands) {
+		return commands[cmd]
+	}
+	if cmd >= codec.FirstExtension && s.loop.m.o.Hooks.Commands[cmd] != nil {
+		return command{run: (*Session).extension}
+	}
+	return command{}
+}
+
+// beforeLogin: LOGIN, or a HEART_BEAT before it, and nothing else.
+func (s *Session) beforeLogin(p *codec.Packet) {
+	switch {
+	case p.Cmd == codec.HeartBeat:
+		s.heartBeat(p)
+	case p.Cmd == codec.Login && s.state == fresh:
+		s.login(p)
+	default:
+		s.refuse(p.ID, codec.CodeBadState, "LOGIN must come first")
+		s.close(codec.CodeBadState, "LOGIN must come first")
+	}
+}
+
+// limit takes one token of the session's rate limit. It returns 0, or after how many ms there is one.
+func (s *Session) limit() (waitMs int) {
+	set := &s.loop.settings
+	if set.MessagesPerSecond <= 0 {
+		return 0
+	}
+	now := uint32(s.now())
+	rate := float32(set.MessagesPerSecond)
+	burst := max(float32(set.MessagesBurst), 1)
+	s.tokens = min(s.tokens+float32(now-s.refilled)*rate/1000, burst)
+	s.refilled = now
+	if s.tokens >= 1 {
+		s.tokens--
+		return 0
+	}
+	return int((1-s.tokens)*1000/rate) + 1
+}
+
+// heartBeat answers with the newest inbox sequence.
+func (s *Session) heartBeat(p *codec.Packet) {
+	l := s.loop
+	l.scratch = codec.AppendHeartBeat(l.scratch[:0], p.ID, s.head)
+	s.send(l.scratch)
+}
+
+// extension hands a command ≥ 1000 to its handler.
+func (s *Session) extension(p *codec.Packet) {
+	h, info := s.loop.m.o.Hooks.Commands[p.Cmd], s.info()
+	cmd, id, data := p.Cmd, clone(p.ID), clone(p.Data)
+	var reply []byte
+	var err error
+	s.ask(func() {
+		ctx, cancel := s.loop.m.requestContext()
+		defer cancel()
+		reply, err = h(ctx, info, data)
+	}, func() {
+		switch {
+		case err != nil:
+			s.refuseError(id, refusal(err))
+		case reply != nil:
+			s.send(codec.AppendPacket(nil, cmd, id, reply))
+		}
+	})
+}

@@ -1,0 +1,171 @@
+package session
+
+import (
+	"time"
+
+	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/hub"
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// The delivery rule (DESIGN §3). A committed entry reaches the loop as (session, inbox number, frame). If the number is
+// pushed+1 and there is room it is written; otherwise only head moves. Whenever pushed < head, there is room and no read is out,
+// the store is asked for what follows pushed, and its answer comes back under the same rule.
+
+// push offers one committed entry to the session.
+func (s *Session) push(inbox uint64, f *hub.Frame) {
+	if inbox > s.head {
+		s.head = inbox
+	}
+	if s.state != online {
+		return // the answer to LOGIN begins from head
+	}
+	if inbox != s.pushed+1 || !s.room() {
+		s.catchUp()
+		return
+	}
+	l := s.loop
+	l.scratch = codec.AppendPushHead(l.scratch[:0], f.Cmd, inbox)
+	s.conn.Send(l.scratch, f.Tail)
+	s.pushedTo(inbox, f.Private && f.From != s.user, f.Conv, f.Seq)
+	l.stats.pushed.Add(1)
+}
+
+// pushedTo notes that an entry was written; receipt tells that its sender is owed a RECEIPT when it is acknowledged.
+func (s *Session) pushedTo(inbox uint64, receipt bool, conv string, seq uint64) {
+	s.pushed = inbox
+	if receipt {
+		if s.taken == nil {
+			s.taken = s.loop.spareTaken()
+		}
+		s.taken = append(s.taken, taken{inbox, conv, seq})
+	}
+}
+
+// room reports whether another push may be written: the window of ack: client, and what the socket takes.
+func (s *Session) room() bool {
+	if s.clientAck && s.pushed >= s.acked+uint64(s.window) {
+		return false
+	}
+	return s.conn.Room() > 0
+}
+
+// readLimit is how many entries one read of the store asks for.
+const readLimit = 100
+
+// catchUp reads what follows pushed, if there is something, room for it and no read out already.
+func (s *Session) catchUp() {
+	switch {
+	case s.state != online || s.reading:
+		return
+	case s.pushed >= s.head:
+		s.caughtUp()
+		return
+	case !s.room():
+		s.lag()
+		return
+	}
+	limit := readLimit
+	if s.clientAck {
+		limit = min(limit, int(s.acked+uint64(s.window)-s.pushed))
+	}
+	s.reading = true
+	ref, l, user, after := s.ref(), s.loop, s.user, s.pushed
+	s.hub().Pool().Go(func() {
+		ctx, cancel := l.m.requestContext()
+		defer cancel()
+		entries, box, _, err := l.m.hub.Store().ReadInbox(ctx, user, after, limit)
+		l.post(func() {
+			if l.session(ref) != s || s.state != online {
+				return
+			}
+			s.reading = false
+			if err != nil {
+				l.m.o.Logf("read an inbox: %v", err)
+				l.retry(ref, (*Session).catchUp)
+				return
+			}
+			s.pushRead(entries, box)
+		})
+	})
+}
+
+// retryDelay is the wait before a failed read is tried again.
+const retryDelay = time.Second
+
+func (l *loop) retry(ref hub.Ref, f func(*Session)) {
+	time.AfterFunc(retryDelay, func() {
+		l.post(func() {
+			if s := l.session(ref); s != nil {
+				f(s)
+			}
+		})
+	})
+}
+
+// pushRead offers what a read of the store brought.
+func (s *Session) pushRead(entries []store.InboxEntry, box store.Inbox) {
+	l := s.loop
+	s.head = max(s.head, box.Head)
+	if s.pushed+1 < box.First { // retention removed what was next
+		s.pushed = box.First - 1
+		s.acked = max(s.acked, s.pushed)
+	}
+	for i := range entries {
+		e := &entries[i]
+		if e.Inbox != s.pushed+1 { // a live push was first
+			continue
+		}
+		if !s.room() {
+			break
+		}
+		m := hub.StoredMessage(&e.Message)
+		l.scratch = codec.AppendPushHead(l.scratch[:0], m.Cmd, e.Inbox)
+		l.scratch = codec.AppendPushTail(l.scratch, &m)
+		s.send(l.scratch)
+		s.pushedTo(e.Inbox, e.Kind == store.Private && e.From != s.user, e.Conv, e.Seq)
+		l.stats.pushed.Add(1)
+	}
+	s.catchUp()
+}
+
+// lag tells the client once that its pushes are paused.
+func (s *Session) lag() {
+	if s.lagging {
+		return
+	}
+	s.lagging = true
+	l := s.loop
+	l.stats.lagging.Add(1)
+	l.scratch = codec.AppendLag(l.scratch[:0], s.head)
+	s.send(l.scratch)
+}
+
+func (s *Session) caughtUp() {
+	if s.lagging {
+		s.lagging = false
+		s.loop.stats.lagging.Add(-1)
+	}
+}
+
+// drained: everything written is with the kernel. That acknowledges it for ack: auto; and there is room again.
+func (s *Session) drained() {
+	if !s.clientAck && s.acked < s.pushed {
+		s.ackTo(s.pushed)
+	}
+	s.catchUp()
+	if s.x != nil {
+		s.drainedExtras()
+	}
+}
+
+// drainedExtras goes on with the large groups and tells the watched users' present state if a change was dropped.
+func (s *Session) drainedExtras() {
+	for _, f := range s.x.follows {
+		f.drained()
+	}
+	if s.x.stale && s.conn.Room() > 0 {
+		s.x.stale = false
+		s.tellWatched()
+	}
+}

@@ -1,0 +1,177 @@
+package session
+
+import (
+	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/hub"
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// query runs work in the pool and sends the packet that it makes.
+func (s *Session) query(id []byte, work func(m *Manager) (packet []byte, err error)) {
+	m := s.loop.m
+	var packet []byte
+	var err error
+	s.ask(func() { packet, err = work(m) }, func() {
+		if err != nil {
+			s.refuseError(id, err)
+			return
+		}
+		s.send(packet)
+	})
+}
+
+// pull answers with inbox entries.
+func (s *Session) pull(p *codec.Packet) {
+	var r codec.PullRequest
+	if problem := codec.DecodePull(p.Data, &r); !problem.OK() {
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
+	id, user := clone(p.ID), s.user
+	s.query(id, func(m *Manager) ([]byte, error) {
+		ctx, cancel := m.requestContext()
+		defer cancel()
+		entries, box, more, err := m.hub.Inbox(ctx, user, r.After, r.Limit)
+		if err != nil {
+			return nil, err
+		}
+		return codec.AppendPull(nil, id, entries, box.Head, box.First, more), nil
+	})
+}
+
+// history answers with messages of a conversation that is the user's.
+func (s *Session) history(p *codec.Packet) {
+	var r codec.HistoryRequest
+	if problem := codec.DecodeHistory(p.Data, &r); !problem.OK() {
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
+	if !s.loop.m.o.HistoryEnable {
+		s.refuse(p.ID, codec.CodeForbidden, "history is off")
+		return
+	}
+	id, user := clone(p.ID), s.user
+	var before, after *uint64
+	if r.HasBefore {
+		before = &r.Before
+	}
+	if r.HasAfter {
+		after = &r.After
+	}
+	s.query(id, func(m *Manager) ([]byte, error) {
+		ctx, cancel := m.requestContext()
+		defer cancel()
+		if err := m.hub.MayRead(ctx, user, r.Conv); err != nil {
+			return nil, err
+		}
+		messages, more, err := m.hub.Messages(ctx, r.Conv, before, after, r.Limit)
+		if err != nil {
+			return nil, err
+		}
+		return codec.AppendHistory(nil, id, r.Conv, messages, more), nil
+	})
+}
+
+// conversations lists what the user has messages in.
+func (s *Session) conversations(p *codec.Packet) {
+	var r codec.ConversationsRequest
+	if problem := codec.DecodeConversations(p.Data, &r); !problem.OK() {
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
+	id, user := clone(p.ID), s.user
+	s.query(id, func(m *Manager) ([]byte, error) {
+		ctx, cancel := m.requestContext()
+		defer cancel()
+		list, next, err := m.hub.Conversations(ctx, user, r.After, r.Limit)
+		if err != nil {
+			return nil, err
+		}
+		return codec.AppendConversations(nil, id, conversationStates(list), next), nil
+	})
+}
+
+func conversationStates(list []store.Conversation) []codec.ConversationState {
+	states := make([]codec.ConversationState, len(list))
+	for i := range list {
+		c := &list[i]
+		states[i] = codec.ConversationState{
+			Conv: c.Conv, Kind: c.Kind, Peer: c.Peer, Group: c.Group,
+			Head: c.Head, Read: c.Read, Unread: c.Unread,
+			PeerDelivered: c.PeerDelivered, PeerRead: c.PeerRead,
+		}
+		if c.Last != nil {
+			last := hub.StoredMessage(c.Last)
+			states[i].Last = &last
+		}
+	}
+	return states
+}
+
+// maxWatched is how many users one connection may watch.
+const maxWatched = 1000
+
+// presence changes whom the session watches and answers with their present state.
+func (s *Session) presence(p *codec.Packet) {
+	var r codec.PresenceRequest
+	if problem := codec.DecodePresence(p.Data, &r); !problem.OK() {
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
+	watches := make(map[string]struct{})
+	if s.x != nil {
+		for u := range s.x.watches {
+			watches[u] = struct{}{}
+		}
+	}
+	for _, u := range r.Watch {
+		watches[u] = struct{}{}
+	}
+	for _, u := range r.Unwatch {
+		delete(watches, u)
+	}
+	if len(watches) > maxWatched {
+		s.refuseBad(p.ID, "more than 1,000 watched users")
+		return
+	}
+	x, h, ref := s.extra(), s.hub(), s.ref()
+	for u := range x.watches {
+		if _, ok := watches[u]; !ok {
+			h.Unwatch(ref, u)
+		}
+	}
+	for u := range watches {
+		h.Watch(ref, u)
+	}
+	x.watches = watches
+	id, users := clone(p.ID), r.Watch
+	s.query(id, func(m *Manager) ([]byte, error) {
+		ctx, cancel := m.requestContext()
+		defer cancel()
+		states, err := m.hub.PresenceOf(ctx, users)
+		if err != nil {
+			return nil, err
+		}
+		return codec.AppendPresence(nil, id, states), nil
+	})
+}
+
+// tellWatched pushes the present state of all watched users: a change was dropped while there was no room.
+func (s *Session) tellWatched() {
+	users := make([]string, 0, len(s.x.watches))
+	for u := range s.x.watches {
+		users = append(users, u)
+	}
+	l, ref := s.loop, s.ref()
+	s.hub().Pool().Go(func() {
+		ctx, cancel := l.m.requestContext()
+		defer cancel()
+		states, err := l.m.hub.PresenceOf(ctx, users)
+		if err != nil {
+			l.m.o.Logf("presence: %v", err)
+			return
+		}
+		packet := codec.AppendPresence(nil, nil, states)
+		l.post(func() { l.tell(ref, codec.Presence, packet) })
+	})
+}
