@@ -21,16 +21,14 @@ type flight struct {
 // maxFlights commits overlap, so what arrives meanwhile gathers into the next batch.
 func (h *Hub) Apply(ctx context.Context, b mq.Batch) error {
 	h.slots <- struct{}{}
-	f := &flight{
-		subs:   make([]*Submission, len(b.Records)),
-		drafts: make([]*store.Draft, len(b.Records)),
-		begun:  time.Now(),
+	subs, err := h.submissionsOf(b)
+	f := &flight{subs: subs, drafts: make([]*store.Draft, len(subs)), err: err, begun: time.Now()}
+	for i, s := range subs {
+		f.drafts[i] = &s.Draft
 	}
-	for i, r := range b.Records {
-		s := r.(*Submission)
-		f.subs[i], f.drafts[i] = s, &s.Draft
+	if err == nil {
+		f.pending, f.err = h.store.Commit(ctx, b.Partition, b.Next, f.drafts)
 	}
-	f.pending, f.err = h.store.Commit(ctx, b.Partition, b.Next, f.drafts)
 	h.flights <- f
 	return f.err
 }

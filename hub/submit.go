@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/meshtalk/meshtalk/codec"
-	"github.com/meshtalk/meshtalk/mq"
 	"github.com/meshtalk/meshtalk/store"
 )
 
@@ -22,15 +21,15 @@ type Submission struct {
 	TS        int64
 	Duplicate bool
 
+	hub       *Hub
 	submitted time.Time
 	buf       []byte // backs Draft.ID and Draft.Content
 }
 
-var _ mq.Record = (*Submission)(nil)
-
 // NewSubmission takes an empty submission and copies id and content into it.
 func (h *Hub) NewSubmission(id, content []byte) *Submission {
 	s := h.submissions.Get().(*Submission)
+	s.hub = h
 	s.buf = append(append(s.buf[:0], id...), content...)
 	s.Draft.ID = s.buf[:len(id):len(id)]
 	s.Draft.Content = s.buf[len(id):]
@@ -62,9 +61,3 @@ func (h *Hub) Submit(s *Submission) *Error {
 	}
 	return nil
 }
-
-// AppendRecord implements mq.Record. A log outside the process is a later step: see mq.Log.
-func (s *Submission) AppendRecord(dst []byte) []byte { return dst }
-
-// Kept implements mq.Record.
-func (s *Submission) Kept(error) {}
