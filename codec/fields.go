@@ -97,8 +97,10 @@ func passValue(b []byte, i int) int {
 	}
 	switch b[i] {
 	case '"':
-		end, _ := stringEnd(b, i+1)
-		return end + 1 // 0 when there is no end
+		if end, _ := stringEnd(b, i+1); end >= 0 {
+			return end + 1
+		}
+		return len(b)
 	case '{', '[':
 		return passNested(b, i)
 	}
