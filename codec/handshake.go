@@ -17,7 +17,7 @@ type Handshake struct {
 
 // UpgradeRules is what an upgrade is judged by.
 type UpgradeRules struct {
-	Path           string   // any other gets 404
+	Path           string   // any other gets 404; empty = any path
 	AllowedOrigins []string // exact; empty = same host as the request; no Origin header = allowed
 }
 
@@ -96,7 +96,7 @@ func checkStart(head []byte) *refused {
 // check judges a well-formed request.
 func (r *request) check(rules *UpgradeRules) *refused {
 	switch {
-	case string(r.path) != rules.Path:
+	case rules.Path != "" && string(r.path) != rules.Path:
 		return &refused{404, "no such path"}
 	case string(r.method) != "GET":
 		return &refused{405, "only GET"}
