@@ -194,6 +194,28 @@ func TestTCPLimit(t *testing.T) {
 	}
 }
 
+// What one side writes the other side reads.
+func TestFramesRoundTrip(t *testing.T) {
+	for _, n := range []int{0, 1, 125, 126, 65535, 65536, 200000} {
+		text := bytes.Repeat([]byte("x"), n)
+		want := outcome{messages: []Message{{OpText, text}}}
+		masked := AppendMaskedFrame(nil, OpText, text, [4]byte{1, 2, 3, 4})
+		if got := feed(t, &WSFramer{Max: 1 << 20}, masked); !got.equal(want) {
+			t.Errorf("client's frame of %d: %v", n, got)
+		}
+		if got := feed(t, &WSFramer{Max: 1 << 20, Client: true}, append(AppendHeader(nil, WebSocket, OpText, n), text...)); !got.equal(want) {
+			t.Errorf("server's frame of %d: %v", n, got)
+		}
+		if got := feed(t, &TCPFramer{Max: 1 << 20}, append(AppendHeader(nil, TCP, OpText, n), text...)); !got.equal(want) {
+			t.Errorf("TCP frame of %d: %v", n, got)
+		}
+	}
+	closing := AppendCloseFrame(nil, 4009, "REPLACED")
+	if got := feed(t, &WSFramer{Client: true}, closing); len(got.messages) != 1 || string(got.messages[0].Payload) != "\x0f\xa9REPLACED" {
+		t.Error(got)
+	}
+}
+
 func TestAppendHeader(t *testing.T) {
 	for n, want := range map[int]string{0: "8100", 125: "817d", 126: "817e007e", 65535: "817effff", 65536: "817f0000000000010000"} {
 		if got := fmt.Sprintf("%x", AppendHeader(nil, WebSocket, OpText, n)); got != want {

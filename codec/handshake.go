@@ -47,10 +47,13 @@ type refused struct {
 // extensions that are offered are not accepted.
 func Upgrade(buf []byte, rules *UpgradeRules) (h Handshake, response []byte, n int, ok bool) {
 	head := buf[:min(len(buf), MaxHandshake)]
+	end := bytes.Index(head, []byte("\r\n\r\n"))
+	if end >= 0 {
+		head = head[:end+4]
+	}
 	if no := checkStart(head); no != nil {
 		return h, no.response(), len(head), false
 	}
-	end := bytes.Index(head, []byte("\r\n\r\n"))
 	if end < 0 {
 		if len(buf) < MaxHandshake {
 			return h, nil, 0, false

@@ -16,8 +16,8 @@ const (
 )
 
 const (
-	opContinuation Op = 0
-	maxControl        = 125 // bytes of payload of a control frame, RFC 6455 §5.5
+	opContinuation = Op(0)
+	maxControl     = 125 // bytes of payload of a control frame, RFC 6455 §5.5
 
 	// wholeFrame is the largest payload that is left in the caller's buffer until the frame is complete. Longer ones
 	// are taken as they arrive, so that the caller's buffer need not hold them. It is above DefaultMaxFrame.
