@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,18 +44,9 @@ func New(o Options) http.Handler {
 		o.Logf = func(string, ...any) {}
 	}
 	mux := http.NewServeMux()
-	handle := func(path string, h http.Handler, methods ...string) {
-		allow := strings.Join(methods, ", ")
-		for _, m := range methods {
-			mux.Handle(m+" "+path, h)
-		}
-		mux.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Allow", allow)
-			refuse(w, http.StatusMethodNotAllowed, 4005, "UNKNOWN_COMMAND", "this path takes "+allow)
-		}))
-	}
-	guarded := func(path string, h http.Handler, methods ...string) { handle(path, o.Guard(h), methods...) }
 	const get, head, post = http.MethodGet, http.MethodHead, http.MethodPost
+	handle := func(path string, h http.Handler, methods ...string) { mux.Handle(path, only(h, methods...)) }
+	guarded := func(path string, h http.Handler, methods ...string) { mux.Handle(path, o.Guard(only(h, methods...))) }
 
 	handle("/healthz", http.HandlerFunc(health), get, head)
 	handle("/readyz", o.readiness(), get, head)
@@ -69,6 +61,19 @@ func New(o Options) http.Handler {
 		refuse(w, http.StatusNotFound, 4004, "NOT_FOUND", "no such path")
 	})))
 	return mux
+}
+
+// only refuses other methods. It is not left to the mux, which would not take a profile's path beside that of the list.
+func only(h http.Handler, methods ...string) http.Handler {
+	allow := strings.Join(methods, ", ")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !slices.Contains(methods, r.Method) {
+			w.Header().Set("Allow", allow)
+			refuse(w, http.StatusMethodNotAllowed, 4005, "UNKNOWN_COMMAND", "this path takes "+allow)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // metrics serves the sources and Go's own figures from a registry of their own.

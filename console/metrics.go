@@ -123,8 +123,11 @@ func (m *Metric) check() error {
 	if !isName(m.Name, ":") {
 		return errors.New("not a name")
 	}
+	if m.Help == "" {
+		return errors.New("no help")
+	}
 	for _, l := range m.Labels {
-		if !isName(l.Name, "") || strings.HasPrefix(l.Name, "__") {
+		if !isName(l.Name, "") || strings.HasPrefix(l.Name, "__") || l.Name == "le" || l.Name == "quantile" {
 			return fmt.Errorf("%q is not a label's name", l.Name)
 		}
 	}
