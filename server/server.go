@@ -1,0 +1,226 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/meshtalk/meshtalk/auth"
+	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/engine"
+	"github.com/meshtalk/meshtalk/hub"
+	"github.com/meshtalk/meshtalk/session"
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// Version is what /v1/stats, the status page and `meshtalk version` show; the build sets it.
+var Version = "dev"
+
+// Server is one node. New checks the options, Start opens the store and the listeners, Run is both until its context
+// ends, and the graceful stop.
+type Server struct {
+	o       Options
+	log     *slog.Logger
+	started time.Time
+
+	jwt     *auth.JWT // nil with Hooks.Authenticator
+	jwtOpts auth.JWTOptions
+
+	store    store.Store
+	hub      *hub.Hub
+	sessions *session.Manager
+	engine   *engine.Engine
+	admin    *http.Server
+
+	addresses []Address
+	draining  atomic.Bool
+	stopHub   context.CancelFunc
+	hubDone   chan error
+	background
+}
+
+// Address is one listener, with the URL that clients use.
+type Address struct {
+	Name string // websocket, tcp or admin
+	URL  string
+}
+
+// New checks o. Nothing is opened yet.
+func New(o Options) (*Server, error) {
+	s := &Server{o: o, log: o.Logger}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if o.DataDir == "" {
+		return nil, errors.New("data-dir: is empty (expected a directory)")
+	}
+	if !o.WebSocket.Enable && !o.TCP.Enable {
+		return nil, errors.New("websocket.enable, tcpsocket.enable: both are false (expected at least one listener)")
+	}
+	return s, nil
+}
+
+// Run starts the server, and stops it gracefully when ctx ends. It returns when everything has ended: nil after a clean stop.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.ShutdownTimeout)
+	defer cancel()
+	return s.Stop(stop)
+}
+
+// Start opens the store and the listeners. On an error nothing stays open; its text is one line that names the key.
+// ctx bounds the background work of the keys.
+func (s *Server) Start(ctx context.Context) (err error) {
+	s.started = time.Now()
+	defer func() {
+		if err != nil {
+			s.abort()
+		}
+	}()
+	if err = s.openStore(); err != nil {
+		return err
+	}
+	authenticator, err := s.openAuth(ctx)
+	if err != nil {
+		return err
+	}
+	if err = s.wire(authenticator); err != nil {
+		return err
+	}
+	s.run()
+	if err = s.listen(); err != nil {
+		return err
+	}
+	s.announce()
+	return nil
+}
+
+// listen opens the listeners, the admin port first: it tells that the others come.
+func (s *Server) listen() error {
+	if s.o.Admin.Enable {
+		if err := s.listenAdmin(); err != nil {
+			return err
+		}
+	}
+	for _, l := range []struct {
+		o         ListenOptions
+		transport codec.Transport
+		key, url  string
+	}{
+		{s.o.WebSocket.ListenOptions, codec.WebSocket, "websocket", "ws://%s" + s.o.WebSocket.Path},
+		{s.o.TCP, codec.TCP, "tcpsocket", "tcp://%s"},
+	} {
+		if !l.o.Enable {
+			continue
+		}
+		a, err := s.engine.Listen(l.transport, net.JoinHostPort(l.o.Host, strconv.Itoa(l.o.Port)))
+		if err != nil {
+			return listenError(l.key+".port", err)
+		}
+		s.addresses = append(s.addresses, Address{l.transport.String(), fmt.Sprintf(l.url, clientAddress(a.String()))})
+	}
+	return nil
+}
+
+// listenError says what to do about a port that cannot be had.
+func listenError(key string, err error) error {
+	return fmt.Errorf("%s: %w (choose another port, or stop the program that has it)", key, err)
+}
+
+// clientAddress is the address as a client on this machine dials it: the loopback one for all addresses.
+func clientAddress(a string) string {
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		return a
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// Addresses are the listeners, after Start.
+func (s *Server) Addresses() []Address { return s.addresses }
+
+// Hub gives programs that embed the server its sends, groups and presence.
+func (s *Server) Hub() *hub.Hub { return s.hub }
+
+// Reload takes what may change while running from o: the log level, the limits of messages and the keys.
+func (s *Server) Reload(o Options) error {
+	s.sessions.Apply(session.Settings{
+		MessagesPerSecond: o.Limits.MessagesPerSecond, MessagesBurst: o.Limits.MessagesBurst,
+	})
+	if s.o.LogLevel != nil && o.LogLevel != nil {
+		s.o.LogLevel.Set(o.LogLevel.Level())
+	}
+	if s.jwt == nil {
+		return nil
+	}
+	jo, err := s.jwtOptions(o)
+	if err != nil {
+		return err
+	}
+	return s.jwt.Reload(jo)
+}
+
+// openAuth is the hook's authenticator, or the JWT check of the options.
+func (s *Server) openAuth(ctx context.Context) (auth.Authenticator, error) {
+	if a := s.o.Hooks.Authenticator; a != nil {
+		return a, nil
+	}
+	jo, err := s.jwtOptions(s.o)
+	if err != nil {
+		return nil, err
+	}
+	if s.jwt, err = auth.NewJWT(context.WithoutCancel(ctx), jo); err != nil {
+		return nil, fmt.Errorf("auth.jwt: %w", err)
+	}
+	return s.jwt, nil
+}
+
+// jwtOptions finds the keys. With none configured the data directory's is used, and made at the first start.
+func (s *Server) jwtOptions(o Options) (auth.JWTOptions, error) {
+	j := auth.JWTOptions{
+		Secret: []byte(o.JWT.Secret), PublicKeyFiles: o.JWT.PublicKeyFiles, JWKSURL: o.JWT.JWKSURL,
+		Algorithms: o.JWT.Algorithms, Issuer: o.JWT.Issuer, Audience: o.JWT.Audience,
+		Leeway: o.JWT.Leeway, SeedClaims: o.JWT.SeedClaims, Logf: s.logf("auth"),
+	}
+	var err error
+	switch {
+	case o.JWT.Secret != "":
+		j.Secret = trim(j.Secret)
+	case o.JWT.SecretFile != "":
+		if j.Secret, err = readKey(o.JWT.SecretFile); err != nil {
+			return j, fmt.Errorf("auth.jwt.secret-file: %w", err)
+		}
+	case len(o.JWT.PublicKeyFiles) == 0 && o.JWT.JWKSURL == "":
+		path := filepath.Join(o.DataDir, "jwt.key")
+		var created bool
+		if j.Secret, created, err = auth.LoadOrCreateKey(path); err != nil {
+			return j, fmt.Errorf("data-dir: %w", err)
+		}
+		if created {
+			s.later(func() { s.log.Info("made a key for tokens", "file", path) })
+		}
+	default:
+		return j, nil
+	}
+	if err = auth.CheckSecret(j.Secret); err != nil {
+		return j, fmt.Errorf("auth.jwt.secret: %w", err)
+	}
+	return j, nil
+}
+
+func (s *Server) logf(part string) func(string, ...any) {
+	return func(format string, args ...any) { s.log.Warn(fmt.Sprintf(format, args...), "part", part) }
+}
