@@ -227,6 +227,9 @@ func TestCommandNames(t *testing.T) {
 			seen[name] = true
 		}
 	}
+	if TCP.String() != "tcp" || WebSocket.String() != "websocket" {
+		t.Error(TCP, WebSocket)
+	}
 	if Cmd(-1).String() != "UNKNOWN" || Cmd(21).String() != "UNKNOWN" || FirstExtension.String() != "EXTENSION" {
 		t.Error("commands that are not of the table")
 	}

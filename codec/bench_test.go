@@ -136,6 +136,23 @@ func BenchmarkWSFramer(b *testing.B) {
 	}
 }
 
+// A message of 16 MiB as a socket gives it, 64 KiB at a time.
+func BenchmarkWSFramerLarge(b *testing.B) {
+	b.ReportAllocs()
+	frame := AppendMaskedFrame(nil, OpBinary, make([]byte, 16<<20), [4]byte{1, 2, 3, 4})
+	b.SetBytes(int64(len(frame)))
+	for b.Loop() {
+		f := WSFramer{Max: 16 << 20}
+		for rest := frame; len(rest) > 0; {
+			_, n, _, err := f.Next(rest[:min(len(rest), 64<<10)])
+			if err != nil {
+				b.Fatal(err)
+			}
+			rest = rest[n:]
+		}
+	}
+}
+
 func BenchmarkUpgrade(b *testing.B) {
 	b.ReportAllocs()
 	request := AppendHandshake(nil, "localhost:8080", "/im", "dGhlIHNhbXBsZSBub25jZQ==", strings.Repeat("t", 200))

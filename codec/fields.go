@@ -1,9 +1,6 @@
 package codec
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "bytes"
 
 // This file is the trusting half of the JSON scan: it walks bytes that Parse has passed, so it only finds where things
 // end. On other bytes it stays within bounds and comes to an end, but finds nonsense.
@@ -63,31 +60,27 @@ func (f *fields) decodeKey(raw []byte) []byte {
 	return key
 }
 
-// stringEnd gives the index of the quote that ends the string whose first byte is at i, and whether it has escapes.
+// stringEnd gives the index of the quote that ends the string whose first byte is at i, -1 if there is none, and whether
+// the string has escapes.
 func stringEnd(b []byte, i int) (end int, escaped bool) {
-	for {
-		for i+8 <= len(b) {
-			w := binary.LittleEndian.Uint64(b[i:])
-			quote, slash := w^ones*'"', w^ones*'\\'
-			if m := ((quote-ones)&^quote | (slash-ones)&^slash) & highs; m != 0 {
-				i += bits.TrailingZeros64(m) / 8
-				break
-			}
-			i += 8
-		}
-		if i >= len(b) {
-			return -1, escaped
-		}
+	n := bytes.IndexByte(b[i:], '"')
+	if n < 0 {
+		return -1, false
+	}
+	end = i + n
+	slash := bytes.IndexByte(b[i:end], '\\')
+	if slash < 0 {
+		return end, false
+	}
+	for i += slash; i < len(b); i++ {
 		switch b[i] {
 		case '"':
-			return i, escaped
+			return i, true
 		case '\\':
-			escaped = true
-			i += 2
-		default:
 			i++
 		}
 	}
+	return -1, true
 }
 
 // passValue gives the index after the value at i.

@@ -49,7 +49,7 @@ func feed(t testing.TB, f Framer, chunks ...[]byte) (o outcome) {
 			msg, n, more, err := f.Next(buf)
 			if err != nil {
 				var violation *FrameError
-				if !errors.As(err, &violation) || violation.Close == 0 || len(violation.Reason) > 100 || n != 0 || msg.Op != 0 {
+				if !errors.As(err, &violation) || violation.Close == 0 || len(err.Error()) > 100 || n != 0 || msg.Op != 0 {
 					t.Fatalf("Next gave %v with n = %d, op = %d", err, n, msg.Op)
 				}
 				o.close = violation.Close

@@ -66,12 +66,11 @@ func Upgrade(buf []byte, rules *UpgradeRules) (h Handshake, response []byte, n i
 	if no == nil {
 		no = r.check(rules)
 	}
-	h = Handshake{Path: string(r.path), Host: string(r.host), Origin: string(r.origin), Token: string(r.token)}
 	if no != nil {
-		h.Token = ""
-		return h, no.response(), n, false
+		return Handshake{Path: string(r.path), Host: string(r.host), Origin: string(r.origin)}, no.response(), n, false
 	}
-	return h, appendAccepted(nil, r.key, r.selected), n, true
+	h = Handshake{Path: rules.Path, Host: string(r.host), Origin: string(r.origin), Token: string(r.token)}
+	return h, appendAccepted(make([]byte, 0, 192), r.key, r.selected), n, true
 }
 
 // checkStart refuses what no further byte can make a request: a method that is none, and a line feed without its
@@ -149,7 +148,7 @@ func appendAccept(dst, key []byte) []byte {
 
 // response is the HTTP answer, after which the connection closes.
 func (r *refused) response() []byte {
-	dst := append([]byte("HTTP/1.1 "), statusLine(r.status)...)
+	dst := append(append(make([]byte, 0, 256), "HTTP/1.1 "...), statusLine(r.status)...)
 	dst = append(dst, "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"...)
 	switch r.status {
 	case 405:

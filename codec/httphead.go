@@ -115,7 +115,9 @@ func once(field *[]byte, value []byte, twice string) *refused {
 	if *field != nil {
 		return &refused{400, twice}
 	}
-	*field = append([]byte{}, value...) // never nil: an empty header is there too
+	if *field = value; value == nil {
+		*field = []byte{} // an empty header is there too
+	}
 	return nil
 }
 

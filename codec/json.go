@@ -34,26 +34,19 @@ func skipSpace(b []byte, i int) int {
 }
 
 // special marks, in the high bit of its byte, the first byte of w that is a quote, a backslash, a control character or
-// not ASCII. Marks above the first may be wrong (a borrow runs upwards), so only the lowest is to be used.
+// not ASCII: each subtraction leaves an ASCII byte's high bit clear unless it is one of them. Marks above the first may be
+// wrong (a borrow runs upwards), so only the lowest is to be used.
 func special(w uint64) uint64 {
-	quote := w ^ ones*'"'
-	slash := w ^ ones*'\\'
 	return (w | // not ASCII
-		(quote-ones)&^quote |
-		(slash-ones)&^slash |
-		(w-ones*0x20)&^w) & highs
+		((w ^ ones*'"') - ones) |
+		((w ^ ones*'\\') - ones) |
+		(w - ones*0x20)) & highs
 }
 
 // skipString passes a string whose opening quote is at i-1 and returns the index after its closing quote.
 func skipString(b []byte, i int) int {
 	for {
-		for i+8 <= len(b) {
-			if m := special(binary.LittleEndian.Uint64(b[i:])); m != 0 {
-				i += bits.TrailingZeros64(m) / 8
-				break
-			}
-			i += 8
-		}
+		i = skipPlain(b, i)
 		if i >= len(b) {
 			return -1
 		}
@@ -74,6 +67,18 @@ func skipString(b []byte, i int) int {
 			}
 		}
 	}
+}
+
+// skipPlain passes characters that mean themselves, eight at a time; in the last seven bytes of b it stops early.
+func skipPlain(b []byte, i int) int {
+	s := b[i:]
+	for len(s) >= 8 {
+		if m := special(binary.LittleEndian.Uint64(s)); m != 0 {
+			return len(b) - len(s) + bits.TrailingZeros64(m)/8
+		}
+		s = s[8:]
+	}
+	return len(b) - len(s)
 }
 
 // skipRunes passes the run of non-ASCII characters that begins at i.

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
@@ -211,6 +212,7 @@ func (f *WSFramer) take(buf []byte, skip int) (msg Message, n, need int, err err
 	p := f.part
 	got := min(p.left, len(buf)-skip)
 	start := len(p.buf)
+	p.grow(got)
 	p.buf = append(p.buf, buf[skip:skip+got]...)
 	if !f.Client {
 		ws.Cipher(p.buf[start:], p.mask, p.pos)
@@ -229,6 +231,20 @@ func (f *WSFramer) take(buf []byte, skip int) (msg Message, n, need int, err err
 		p.buf = []byte{}
 	}
 	return Message{Op: p.op, Payload: p.buf}, skip + got, 0, nil
+}
+
+// grow makes room for n bytes more: twice what is held, so that a byte is moved about once, but no more than the message
+// needs where that is known.
+func (p *partial) grow(n int) {
+	held := len(p.buf)
+	if cap(p.buf)-held >= n {
+		return
+	}
+	room := max(held+n, 2*held)
+	if p.fin {
+		room = min(room, held+p.left)
+	}
+	p.buf = slices.Grow(p.buf, room-held)
 }
 
 // checkUTF8 reports whether what has come of a text can still become UTF-8, or is when it is the last of it.
