@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"net/http"
 	"testing"
@@ -14,7 +15,13 @@ import (
 	"github.com/meshtalk/meshtalk/codec"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A property here is a dialogue over sockets, some 0.1 s: fewer of them than rapid's 100, unless asked for.
+	if err := flag.Set("rapid.checks", "30"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var transports = []codec.Transport{codec.TCP, codec.WebSocket}
 

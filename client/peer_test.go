@@ -22,6 +22,11 @@ func accept(ln net.Listener, transport codec.Transport) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return upgrade(nc, transport)
+}
+
+// upgrade makes a peer of an accepted socket.
+func upgrade(nc net.Conn, transport codec.Transport) (*peer, error) {
 	p := &peer{nc: nc, transport: transport, framer: &codec.TCPFramer{Max: 1 << 20}}
 	if transport == codec.TCP {
 		return p, nil
@@ -32,6 +37,7 @@ func accept(ln net.Listener, transport codec.Transport) (*peer, error) {
 		if response != nil {
 			p.buf = p.buf[n:]
 			p.handshake = h
+			var err error
 			if _, err = nc.Write(response); err == nil && !ok {
 				err = net.ErrClosed
 			}
