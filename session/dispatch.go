@@ -11,8 +11,11 @@ type command struct {
 	needsID bool
 }
 
+// commandCount is how many commands the protocol has of its own.
+const commandCount = int(codec.Lag) + 1
+
 // commands is the table of what clients may send. A command that is not here is the server's own, or unknown.
-var commands = [...]command{
+var commands = [commandCount]command{
 	codec.Login:          {run: (*Session).loginAgain},
 	codec.HeartBeat:      {run: (*Session).heartBeat, free: true},
 	codec.PrivateMessage: {run: (*Session).privateMessage, needsID: true},
@@ -33,7 +36,7 @@ var commands = [...]command{
 func (s *Session) packet(payload []byte) {
 	p, problem := codec.Parse(payload)
 	if !problem.OK() {
-		s.loop.stats.packets.add(codec.Error)
+		s.loop.stats.packets.add(-1)
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
@@ -65,7 +68,7 @@ func (s *Session) packet(payload []byte) {
 
 // command finds the row of a command; its run is nil for an unknown one.
 func (s *Session) command(cmd codec.Cmd) command {
-	if cmd >= 0 && int(cmd) < len(commands) {
+	if cmd >= 0 && int(cmd) < commandCount {
 		return commands[cmd]
 	}
 	if cmd >= codec.FirstExtension && s.loop.m.o.Hooks.Commands[cmd] != nil {
@@ -107,6 +110,10 @@ func (s *Session) limit() (waitMs int) {
 
 // heartBeat answers with the newest inbox sequence.
 func (s *Session) heartBeat(p *codec.Packet) {
+	if problem := codec.DecodeEmpty(p.Data); !problem.OK() {
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
 	l := s.loop
 	l.scratch = codec.AppendHeartBeat(l.scratch[:0], p.ID, s.head)
 	s.send(l.scratch)

@@ -262,6 +262,10 @@ func (m *Manager) reauthenticate(ctx context.Context, token, user, terminal stri
 
 // logout answers and closes.
 func (s *Session) logout(p *codec.Packet) {
+	if problem := codec.DecodeEmpty(p.Data); !problem.OK() {
+		s.refuseBad(p.ID, problem.Message)
+		return
+	}
 	l := s.loop
 	l.scratch = codec.AppendLogout(l.scratch[:0], p.ID)
 	s.send(l.scratch)

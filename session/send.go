@@ -28,12 +28,12 @@ func (s *Session) message(p *codec.Packet, target string) {
 	case r.Ephemeral:
 		s.ephemeral(s.outgoing(p, &r))
 	default:
-		s.submit(p.ID, s.place2(p.Cmd, r.Target), r.Type, r.Content)
+		s.submit(p.ID, s.placed(p.Cmd, r.Target), r.Type, r.Content)
 	}
 }
 
-// place2 is the kind and the conversation of a send.
-func (s *Session) place2(cmd codec.Cmd, target []byte) (d store.Draft) {
+// placed is a draft with the kind and the conversation of a send.
+func (s *Session) placed(cmd codec.Cmd, target []byte) (d store.Draft) {
 	d.From = s.user
 	if cmd == codec.GroupMessage {
 		d.Kind, d.Conv = store.Group, store.GroupConv(string(target))
@@ -117,7 +117,9 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 	s.ask(func() {
 		ctx, cancel := s.loop.m.requestContext()
 		defer cancel()
-		err = s.loop.m.o.Hooks.BeforeSend(ctx, &o)
+		if err = s.loop.m.o.Hooks.BeforeSend(ctx, &o); err == nil && !codec.ValidContent(o.Content) {
+			err = &Refusal{Code: codec.CodeInternal, Message: "a hook made the content invalid"}
+		}
 	}, func() {
 		switch {
 		case err != nil:
@@ -129,7 +131,7 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 			if cmd == codec.GroupMessage {
 				target = o.Group
 			}
-			s.submit([]byte(o.ID), s.place2(cmd, []byte(target)), o.Type, o.Content)
+			s.submit([]byte(o.ID), s.placed(cmd, []byte(target)), o.Type, o.Content)
 		}
 	})
 }

@@ -2,7 +2,6 @@ package session
 
 import (
 	"math/bits"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,15 +20,29 @@ type loopStats struct {
 	delivery delayHistogram
 }
 
-// cmdCounter counts packets by command; what clients may not send and unknown ones count as one.
-type cmdCounter [len(commands) + 1]atomic.Int64
+// cmdCounter counts packets by command, then all extensions as one and all unknown ones as one.
+type cmdCounter [commandCount + 2]atomic.Int64
 
 func (c *cmdCounter) add(cmd codec.Cmd) {
-	if cmd < 0 || int(cmd) >= len(commands) || commands[cmd].run == nil {
-		c[len(commands)].Add(1)
-		return
+	switch {
+	case cmd >= codec.FirstExtension:
+		c[commandCount].Add(1)
+	case cmd < 0 || int(cmd) >= commandCount:
+		c[commandCount+1].Add(1)
+	default:
+		c[cmd].Add(1)
 	}
-	c[cmd].Add(1)
+}
+
+// name is the label of a counter.
+func (c *cmdCounter) name(i int) string {
+	switch i {
+	case commandCount:
+		return codec.FirstExtension.String()
+	case commandCount + 1:
+		return codec.Cmd(-1).String()
+	}
+	return codec.Cmd(i).String()
 }
 
 // codeCounter counts ERROR packets by code: 4000 … 4031 and 5000 … 5007, REVOKED in a place of its own.
@@ -75,7 +88,7 @@ type Stats struct {
 	Sessions, Lagging int64
 	Pushed            int64
 	Logins            map[string]int64 // by result: ok, failed
-	Packets           map[string]int64 // by command number, "other"
+	Packets           map[string]int64 // by command name
 	Errors            map[string]int64 // by name
 	Delivery          hub.HistogramSnapshot
 }
@@ -104,7 +117,7 @@ func (s *Stats) add(l *loopStats) {
 	s.Logins["failed"] += l.logins.failed.Load()
 	for i := range l.packets {
 		if n := l.packets[i].Load(); n > 0 {
-			s.Packets[cmdName(i)] += n
+			s.Packets[l.packets.name(i)] += n
 		}
 	}
 	for i := range l.errors {
@@ -116,11 +129,4 @@ func (s *Stats) add(l *loopStats) {
 		s.Delivery.Counts[i] += l.delivery.counts[i].Load()
 	}
 	s.Delivery.Sum += float64(l.delivery.sum.Load()) / 1e9
-}
-
-func cmdName(i int) string {
-	if i == len(commands) {
-		return "other"
-	}
-	return strconv.Itoa(i)
 }
