@@ -155,6 +155,7 @@ func (in *input) name(key string, most int) string {
 	name, ok := readName(value, most)
 	if !ok {
 		in.wrong(bad("%q is not a name of 1 to %d bytes", key, most))
+		return ""
 	}
 	return name
 }
