@@ -24,7 +24,7 @@ type link struct {
 	conn      *Conn
 	heartBeat time.Duration
 	since     time.Time
-	skew      time.Duration // local clock − server clock
+	skew      time.Duration   // local clock − server clock
 	ctx       context.Context // ends with the connection
 	cancel    context.CancelFunc
 	kick      chan struct{}  // capacity 1
