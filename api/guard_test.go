@@ -31,7 +31,7 @@ func TestGuardWithoutToken(t *testing.T) {
 		{"127.0.0.1:8090", "file://127.0.0.1:8090", 403},
 		{"example.org", "http://example.org", 403},
 	} {
-		r := httptest.NewRequest("GET", "http://x/v1/stats", nil)
+		r := httptest.NewRequest(http.MethodGet, "http://x/v1/stats", nil)
 		r.Host = x.host
 		if x.origin != "" {
 			r.Header.Set("Origin", x.origin)
@@ -41,7 +41,7 @@ func TestGuardWithoutToken(t *testing.T) {
 			t.Errorf("Host %q, Origin %q: %d %s, want %d", x.host, x.origin, a.status, a.body, x.status)
 		}
 	}
-	r := httptest.NewRequest("GET", "http://localhost/v1/stats", nil)
+	r := httptest.NewRequest(http.MethodGet, "http://localhost/v1/stats", nil)
 	r.Header["Origin"] = []string{"http://localhost", "http://example.org"}
 	if a := ask(t, h, r); a.status != 403 {
 		t.Errorf("two Origins: %d", a.status)
@@ -64,7 +64,7 @@ func TestGuardWithToken(t *testing.T) {
 		{"Basic s3cret", 401}, {"Bearer s3cret x", 401},
 	} {
 		for _, path := range []string{"/v1/groups/a", "/openapi.yaml", "/v1/nothing", "/v1/messages"} {
-			r := httptest.NewRequest("GET", "http://mesh.example.org"+path, nil)
+			r := httptest.NewRequest(http.MethodGet, "http://mesh.example.org"+path, nil)
 			r.Header.Set("Origin", "https://shop.example.org") // a token is proof enough
 			if x.header != "" {
 				r.Header.Set("Authorization", x.header)
@@ -82,7 +82,7 @@ func TestGuardWithToken(t *testing.T) {
 			}
 		}
 	}
-	r := httptest.NewRequest("GET", "http://localhost/v1/stats?token=s3cret&access_token=s3cret", nil)
+	r := httptest.NewRequest(http.MethodGet, "http://localhost/v1/stats?token=s3cret&access_token=s3cret", nil)
 	if a := ask(t, h, r); a.status != http.StatusUnauthorized {
 		t.Errorf("a token in the query: %d", a.status)
 	}

@@ -233,7 +233,7 @@ func TestNextGetsTheRest(t *testing.T) {
 	for path, status := range map[string]int{
 		"/": 299, "/metrics": 299, "/debug/pprof/heap": 299, "/v2": 299, "/v1": 401, "/v1/": 401, "/v1/x": 401, "/openapi.yaml": 401, "/a/../v1/stats": 401,
 	} {
-		if a := ask(t, h, httptest.NewRequest("GET", "http://example.org"+path, nil)); a.status != status {
+		if a := ask(t, h, httptest.NewRequest(http.MethodGet, "http://example.org"+path, nil)); a.status != status {
 			t.Errorf("%s: %d, want %d", path, a.status, status)
 		}
 	}
@@ -273,7 +273,7 @@ func TestChunkedBodyTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Body.Close() }()
-	if b, _ := io.ReadAll(r.Body); r.StatusCode != 413 || !bytes.Contains(b, []byte("TOO_LARGE")) {
+	if b, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusRequestEntityTooLarge || !bytes.Contains(b, []byte("TOO_LARGE")) {
 		t.Errorf("got %d %s", r.StatusCode, b)
 	}
 }
