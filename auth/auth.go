@@ -38,30 +38,7 @@ type JWTOptions struct {
 	Issuer         string   // required iss when set
 	Audience       string   // required aud when set
 	Leeway         time.Duration
-	SeedClaims     bool // read the original server's claims: aud = user, info = JSON {userId, terminal}
+	SeedClaims     bool             // read the original server's claims: aud = user, info = JSON {userId, terminal}
 	Now            func() time.Time // nil = time.Now
 	Logf           func(format string, args ...any)
 }
-
-// JWT is the Authenticator of JSON Web Tokens.
-type JWT struct{}
-
-// NewJWT checks o and loads the keys; ctx bounds the life of the JWKS refresh.
-func NewJWT(ctx context.Context, o JWTOptions) (*JWT, error) { panic("stub") }
-
-// Authenticate implements Authenticator.
-func (j *JWT) Authenticate(ctx context.Context, token string) (Identity, error) { panic("stub") }
-
-// Cheap reports whether checking token takes no more than a few microseconds and no I/O (HMAC): it may then be done on an event loop.
-func (j *JWT) Cheap(token string) bool { panic("stub") }
-
-// Reload reads the keys anew (SIGHUP); on error the old ones stay.
-func (j *JWT) Reload(o JWTOptions) error { panic("stub") }
-
-// Mint makes an HS256 token for user (iat in ms as a fraction); terminal "" leaves the claim out.
-func Mint(secret []byte, user, terminal string, ttl time.Duration, now time.Time) (string, error) { panic("stub") }
-
-// LoadOrCreateKey reads the HS256 key of a data directory's jwt.key (text, trimmed of white space), or writes a random one (0600) and
-// reports created. CheckSecret refuses a secret of < 32 bytes or a known sample value.
-func LoadOrCreateKey(path string) (key []byte, created bool, err error) { panic("stub") }
-func CheckSecret(secret []byte) error                                    { panic("stub") }
