@@ -105,6 +105,8 @@ type Message struct {
 	Content  []byte // nil when Recalled
 	Target   uint64 // Recall events
 	Recalled bool
+	// Large: it went to a group above the inbox limit and has no inbox entries.
+	Large bool
 }
 
 // InboxEntry is a message as it stands in a user's inbox.

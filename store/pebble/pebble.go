@@ -1,8 +1,28 @@
-// Package pebble is the embedded store.
+// Package pebble is the embedded store: one Pebble database, one process.
+//
+// A commit builds one Pebble batch from the sequences it keeps in memory, hands it to the log and returns; Wait returns
+// after the log's fsync and then publishes the new heads to readers, in order. What is on disk is described in keys.go
+// and record.go, faults in fs.go and engine.go.
+//
+// Locks, in the order in which they are taken: generation.life (shared by every operation; exclusive for retention, a
+// failure and Close), generation.groups.change, Store.commitMu, then the small ones that guard a map.
 package pebble
 
 import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -16,8 +36,303 @@ type Options struct {
 	Logf         func(format string, args ...any)
 	// AckBeforeSync breaks the promise on purpose: Wait returns before the sync. For the test that must catch it.
 	AckBeforeSync bool
+
+	CacheBytes  int64 // blocks read from disk; default 64 MiB, filled by reads only
+	FilterBytes int64 // filters that recognise repeats, 1.5 bytes per message of the dedupe window; default 64 MiB
+	HeadBytes   int64 // sequences of busy users and conversations, about 200 bytes each; default 256 MiB
+	GroupBytes  int64 // members of busy groups; default 64 MiB
+
+	fs vfs.FS // tests inject faults here; default the disk
 }
+
+func (o *Options) setDefaults() {
+	set := func(v *int64, d int64) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	if o.Retention <= 0 {
+		o.Retention = 30 * 24 * time.Hour
+	}
+	if o.DedupeWindow <= 0 {
+		o.DedupeWindow = 168 * time.Hour
+	}
+	if o.InboxLimit <= 0 {
+		o.InboxLimit = 500
+	}
+	if o.Logf == nil {
+		o.Logf = func(string, ...any) {}
+	}
+	if o.fs == nil {
+		o.fs = vfs.Default
+	}
+	set(&o.CacheBytes, 64<<20)
+	set(&o.FilterBytes, 64<<20)
+	set(&o.HeadBytes, 256<<20)
+	set(&o.GroupBytes, 64<<20)
+}
+
+// Store implements store.Store.
+type Store struct {
+	// Static after Open.
+	opts  Options
+	epoch string
+	lock  *pebble.Lock
+	space *space
+	sizes sizes
+	quit  chan struct{}
+	tasks sync.WaitGroup // flusher, supervisor, filter rebuild
+
+	gen    atomic.Pointer[generation] // the open database; replaced after a failure
+	closed atomic.Bool
+	downed chan *generation // generations that failed, for the supervisor
+
+	// commitMu makes Commit and changes of groups one at a time.
+	commitMu sync.Mutex
+	filter   *repeatFilter // owned by commitMu
+	building commit        // owned by commitMu
+	spare    spares        // memory of released commits
+
+	positions positions
+
+	stats struct {
+		messages, entries, duplicates, filterHits atomic.Int64
+		syncNanos                                 atomic.Int64
+	}
+}
+
+var _ store.Store = (*Store)(nil)
+
+// markerRestored stands in a copy made by Checkpoint until the copy is first opened.
+const markerRestored = "RESTORED"
 
 // Open opens or creates the store in o.Dir. A directory that another process has open, a corrupt file or a newer
 // format is an error that names the file and the reason.
-func Open(o Options) (store.Store, error) { panic("stub") }
+func Open(o Options) (store.Store, error) {
+	s, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func open(o Options) (_ *Store, err error) {
+	o.setDefaults()
+	if o.Dir == "" {
+		return nil, errors.New("store: no directory given")
+	}
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	if err := o.fs.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	lock, err := pebble.LockDirectory(o.Dir, o.fs)
+	if err != nil {
+		return nil, lockError(o.Dir, err)
+	}
+	s := &Store{opts: o, lock: lock, quit: make(chan struct{}), downed: make(chan *generation, 1)}
+	defer func() {
+		if err != nil {
+			_ = lock.Close()
+		}
+	}()
+	if err := checkFiles(o.fs, o.Dir); err != nil {
+		return nil, err
+	}
+	usage, err := o.fs.GetDiskUsage(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("store: free space of %s: %w", o.Dir, err)
+	}
+	s.sizes = sizesFor(usage.TotalBytes)
+	s.space = newSpace(o.fs, o.Dir, s.sizes.reserve)
+	s.positions.init()
+	g, err := s.openGeneration()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.identify(g); err != nil {
+		g.close()
+		return nil, err
+	}
+	s.filter = newRepeatFilter(o.FilterBytes)
+	s.gen.Store(g)
+	if err := s.rebuildFilter(g); err != nil {
+		g.close()
+		return nil, err
+	}
+	s.tasks.Add(2)
+	go s.supervise()
+	go s.flushPositions()
+	return s, nil
+}
+
+// lockError says in one line who has the directory.
+func lockError(dir string, err error) error {
+	if os.IsPermission(err) && !strings.Contains(err.Error(), "temporarily unavailable") {
+		return fmt.Errorf("store: cannot lock %s: %w", dir, err)
+	}
+	return fmt.Errorf("store: %s is in use by another process (%v)", dir, err)
+}
+
+// checkFiles refuses a directory whose files cannot be a whole store, before Pebble would begin a new one beside them.
+func checkFiles(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	var manifest, log, data string
+	for _, n := range names {
+		switch {
+		case strings.HasPrefix(n, "marker.manifest."):
+			manifest = n
+		case strings.HasSuffix(n, ".log"):
+			log = n
+		case strings.HasSuffix(n, ".sst") || strings.HasPrefix(n, "MANIFEST-"):
+			data = n
+		}
+	}
+	switch {
+	case manifest == "" && (data != "" || log != ""):
+		return fmt.Errorf("store: %s is corrupt: it holds %s but no marker.manifest file", dir, data+log)
+	case manifest != "" && log == "":
+		return fmt.Errorf("store: %s is corrupt: its log (*.log) is missing", dir)
+	}
+	return nil
+}
+
+// identify reads or makes the rows that every store has.
+func (s *Store) identify(g *generation) error {
+	version, found, err := g.getNumber([]byte(rowFormat))
+	if err != nil {
+		return err
+	}
+	if !found {
+		if err := g.refuseForeign(); err != nil {
+			return err
+		}
+	} else if version > formatVersion {
+		return fmt.Errorf("store: %s has format %d; this program reads up to %d: use a newer one", s.opts.Dir, version, formatVersion)
+	}
+	marker := filepath.Join(s.opts.Dir, markerRestored)
+	_, err = s.opts.fs.Stat(marker)
+	restored := err == nil
+	epoch, err := g.get([]byte(rowEpoch))
+	if err != nil {
+		return err
+	}
+	if epoch != nil && !restored {
+		s.epoch = string(epoch)
+		return nil
+	}
+	var random [8]byte
+	_, _ = rand.Read(random[:])
+	s.epoch = hex.EncodeToString(random[:])
+	b := g.db.NewBatch()
+	_ = b.Set([]byte(rowFormat), uvarintBytes(formatVersion), nil)
+	_ = b.Set([]byte(rowEpoch), []byte(s.epoch), nil)
+	if err := g.apply(b, pebble.Sync); err != nil {
+		return err
+	}
+	if restored {
+		if err := s.opts.fs.Remove(marker); err != nil {
+			return fmt.Errorf("store: %w", err)
+		}
+	}
+	return nil
+}
+
+// Epoch implements store.Store.
+func (s *Store) Epoch() string { return s.epoch }
+
+// State implements store.Store.
+func (s *Store) State() error {
+	if s.closed.Load() {
+		return store.ErrClosed
+	}
+	if err := s.gen.Load().fs.failed(); err != nil {
+		return readOnly(err)
+	}
+	return s.space.state()
+}
+
+// Stats implements store.Store.
+func (s *Store) Stats() store.Stats {
+	st := store.Stats{
+		Messages: s.stats.messages.Load(), Entries: s.stats.entries.Load(), Duplicates: s.stats.duplicates.Load(),
+		FilterHits: s.stats.filterHits.Load(), SyncSeconds: time.Duration(s.stats.syncNanos.Load()).Seconds(),
+	}
+	if g, err := s.acquire(); err == nil {
+		st.SizeBytes = int64(g.db.Metrics().DiskSpaceUsage())
+		g.release()
+	}
+	return st
+}
+
+// Close implements store.Store. A second Close gives ErrClosed.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return store.ErrClosed
+	}
+	close(s.quit)
+	s.tasks.Wait()
+	g := s.gen.Load()
+	var err error
+	if g.fs.failed() == nil {
+		err = s.writePositions(g)
+	}
+	g.life.Lock()
+	err = errors.Join(err, g.close())
+	g.life.Unlock()
+	return errors.Join(err, s.lock.Close())
+}
+
+// Checkpoint implements store.Store. The copy is made under another name and renamed when it is whole.
+func (s *Store) Checkpoint(_ context.Context, dir string) error {
+	g, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer g.release()
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("store: %s exists already", dir)
+	}
+	if err := s.writePositions(g); err != nil {
+		return err
+	}
+	partial := dir + ".partial"
+	if err := os.RemoveAll(partial); err != nil {
+		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	if err := g.db.Checkpoint(partial, pebble.WithFlushedWAL()); err != nil {
+		_ = os.RemoveAll(partial)
+		return g.readError("checkpoint", err)
+	}
+	if err := writeSynced(filepath.Join(partial, markerRestored), "opening this copy gives it a new epoch\n"); err != nil {
+		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	if err := g.fs.failed(); err != nil {
+		return readOnly(err)
+	}
+	if err := errors.Join(syncDir(partial), os.Rename(partial, dir), syncDir(filepath.Dir(dir))); err != nil {
+		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	return nil
+}
+
+func writeSynced(name, text string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

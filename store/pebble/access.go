@@ -1,0 +1,144 @@
+package pebble
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+func uvarintBytes(v uint64) []byte { return binary.AppendUvarint(nil, v) }
+
+// get returns a copy of a row, nil if there is none.
+func (g *generation) get(key []byte) ([]byte, error) {
+	v, closer, err := g.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, g.readError("read", err)
+	}
+	row := append(make([]byte, 0, len(v)), v...)
+	return row, closer.Close()
+}
+
+// getNumber reads a row that is one uvarint.
+func (g *generation) getNumber(key []byte) (v uint64, found bool, err error) {
+	b, closer, err := g.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, g.readError("read", err)
+	}
+	v, n := binary.Uvarint(b)
+	if err := closer.Close(); err != nil {
+		return 0, false, g.readError("read", err)
+	}
+	if n <= 0 {
+		return 0, false, g.rowError(key)
+	}
+	return v, true, nil
+}
+
+// getEntity reads the row of a user's inbox or a conversation into e.
+func (g *generation) getEntity(key []byte, e *entity) (found bool, err error) {
+	b, closer, err := g.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		*e = entity{days: e.days[:0]}
+		return false, nil
+	}
+	if err != nil {
+		return false, g.readError("read", err)
+	}
+	err = e.decode(b)
+	if e := closer.Close(); e != nil {
+		return false, g.readError("read", e)
+	}
+	if err != nil {
+		return false, g.rowError(key)
+	}
+	return true, nil
+}
+
+func (g *generation) iter(lower, upper []byte) (*pebble.Iterator, error) {
+	it, err := g.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return nil, g.readError("read", err)
+	}
+	return it, nil
+}
+
+// lastRow finds the newest row of a bulk kind of an entity in a bucket. f sees the row before it goes away.
+func (g *generation) lastRow(kind byte, bucket uint16, id uint64, f func(seq uint64, row []byte) error) (found bool, err error) {
+	lower, upper := bulkKey(kind, bucket, id, 0), bulkKey(kind, bucket, id, maxSeq)
+	it, err := g.iter(lower[:], upper[:])
+	if err != nil {
+		return false, err
+	}
+	defer it.Close()
+	if !it.Last() {
+		return false, g.readError("read", it.Error())
+	}
+	row, err := it.ValueAndErr()
+	if err != nil {
+		return false, g.readError("read", err)
+	}
+	return true, f(bulkSeq(it.Key()), row)
+}
+
+// messageRow gives f the row of a message; found is false if there is none.
+func (g *generation) messageRow(bucket uint16, conv, seq uint64, f func(r *record) error) (found bool, err error) {
+	key := bulkKey(kMessage, bucket, conv, seq)
+	b, closer, err := g.db.Get(key[:])
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, g.readError("read", err)
+	}
+	defer closer.Close()
+	var r record
+	if r.decode(b) != nil {
+		return false, g.rowError(key[:])
+	}
+	return true, f(&r)
+}
+
+// names remembers which conversation an id stands for; ids never change their meaning.
+type names struct {
+	mu sync.RWMutex
+	m  map[uint64]string
+}
+
+// maxNames bounds names at a few MiB; beyond it the map begins anew.
+const maxNames = 1 << 15
+
+func (n *names) init() { n.m = make(map[uint64]string) }
+
+// convName is the name of a conversation id.
+func (g *generation) convName(id uint64) (string, error) {
+	g.names.mu.RLock()
+	name, ok := g.names.m[id]
+	g.names.mu.RUnlock()
+	if ok {
+		return name, nil
+	}
+	key := convNameKey(id)
+	b, err := g.get(key)
+	if err != nil {
+		return "", err
+	}
+	if b == nil {
+		return "", g.rowError(key)
+	}
+	name = string(b)
+	g.names.mu.Lock()
+	if len(g.names.m) >= maxNames {
+		clear(g.names.m)
+	}
+	g.names.m[id] = name
+	g.names.mu.Unlock()
+	return name, nil
+}

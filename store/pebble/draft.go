@@ -1,0 +1,378 @@
+package pebble
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// add decides one draft. An error gives up the whole commit: the database could not be read.
+func (c *commit) add(d *store.Draft, r *store.Result, i int) error {
+	fp := fingerprint(d)
+	if known, err := c.isRepeat(d, fp, r, i); known || err != nil {
+		return err
+	}
+	kind, _, _ := store.ConvKind(d.Conv)
+	if kind == 0 {
+		r.Outcome = store.NotFound
+		return nil
+	}
+	var grp *group
+	if kind == 'g' {
+		var err error
+		if grp, err = c.g.group(d.Conv[2:]); err != nil {
+			return err
+		}
+	}
+	if d.Kind == store.Recall {
+		return c.recall(d, r, grp, fp)
+	}
+	if grp != nil && !grp.exists {
+		r.Outcome = store.NotFound
+		return nil
+	}
+	if d.From != "" && grp != nil && !grp.has(d.From) {
+		r.Outcome = store.Forbidden
+		return nil
+	}
+	v, err := c.g.conv(d.Conv)
+	if err != nil {
+		return err
+	}
+	who, ok := v.who(d.From)
+	if !ok {
+		r.Outcome = store.Forbidden
+		return nil
+	}
+	c.rec = record{flags: byte(d.Kind), msgID: d.MsgID[:], who: who, id: d.ID, typ: d.Type, content: d.Content}
+	if err := c.store(d, r, v, grp, fp); err != nil {
+		return err
+	}
+	return c.index(v)
+}
+
+// who is how a sender stands in the rows of the conversation; false for a stranger in a private one.
+func (v *convHead) who(from string) (byte, bool) {
+	switch {
+	case from == "":
+		return whoSystem, v.kind != 'p'
+	case v.kind != 'p':
+		return whoNamed, true
+	case from == v.users[0].name:
+		return whoA, true
+	case v.users[1] != nil && from == v.users[1].name:
+		return whoB, true
+	}
+	return 0, false
+}
+
+// isRepeat answers a draft whose id was stored before. Nearly always the filter knows that it was not.
+func (c *commit) isRepeat(d *store.Draft, fp uint64, r *store.Result, i int) (bool, error) {
+	c.hits = c.g.s.filter.suspects(&d.MsgID, c.hits[:0])
+	if len(c.hits) == 0 {
+		return false, nil
+	}
+	for j, e := range c.drafts[:i] {
+		if e.MsgID == d.MsgID && c.p.results[j].Outcome == store.Stored {
+			first := &c.p.results[j]
+			c.answerRepeat(r, fingerprint(e) == fp, first.Seq, first.TS)
+			return true, nil
+		}
+	}
+	var key [repeatKeyLen]byte
+	for _, bucket := range c.hits {
+		c.g.s.stats.filterHits.Add(1)
+		putRepeat(key[:], bucket, d.MsgID)
+		b, closer, err := c.g.db.Get(key[:])
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, c.g.readError("commit", err)
+		}
+		var rep repeat
+		err = rep.decode(b)
+		if e := closer.Close(); e != nil {
+			return false, c.g.readError("commit", e)
+		}
+		if err != nil {
+			return false, c.g.rowError(key[:])
+		}
+		c.answerRepeat(r, rep.fingerprint == fp, rep.seq, rep.ts)
+		return true, nil
+	}
+	return false, nil
+}
+
+func (c *commit) answerRepeat(r *store.Result, same bool, seq uint64, ts int64) {
+	if !same {
+		r.Outcome = store.Conflict
+		return
+	}
+	r.Outcome, r.Seq, r.TS = store.Duplicate, seq, ts
+	c.g.s.stats.duplicates.Add(1)
+}
+
+// store gives the message in c.rec its numbers and writes its rows. grp is nil outside groups.
+func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group, fp uint64) error {
+	g := c.g
+	c.touchConv(v)
+	ts := max(d.TS, v.ts)
+	g.bucket = max(g.bucket, bucketOf(ts))
+	bucket, seq := g.bucket, v.head+1
+	if v.bucket != bucket || v.fresh {
+		if err := c.beginDay(v, kConv, v.name, v.id, v.fresh, bucket, seq); err != nil {
+			return err
+		}
+		v.bucket, v.fresh = bucket, false
+	}
+	v.head, v.ts = seq, ts
+	if d.Kind == store.Recall {
+		v.recalls++
+	}
+	r.Outcome, r.Seq, r.TS = store.Stored, seq, ts
+	begin := len(c.p.entries)
+	switch {
+	case grp == nil:
+		for _, u := range v.users {
+			if u != nil {
+				if err := c.deliver(u, bucket, v.id, seq); err != nil {
+					return err
+				}
+			}
+		}
+	case grp.exists && g.s.isLarge(len(grp.members)):
+		r.Large = true
+		c.rec.flags |= recLarge
+		c.noteLarge(grp, bucket, seq)
+	case grp.exists:
+		if err := c.deliverGroup(grp, bucket, v.id, seq); err != nil {
+			return err
+		}
+	}
+	r.Entries = c.p.entries[begin:len(c.p.entries):len(c.p.entries)]
+	c.rec.ts, c.rec.recalls = ts, v.recalls
+	if v.kind == 'p' {
+		if c.rec.who == whoA && d.Kind != store.Recall {
+			v.fromA++
+		}
+		c.rec.flags |= recPrivate
+		c.rec.fromA, c.rec.inboxA = v.fromA, v.users[0].head
+		if v.users[1] != nil {
+			c.rec.inboxB = v.users[1].head
+		} else {
+			c.rec.inboxB = c.rec.inboxA
+		}
+	} else if c.rec.who == whoNamed {
+		c.rec.from = c.named(d.From)
+	}
+	c.putMessage(bucket, v.id, seq)
+	rep := repeat{conv: v.id, seq: seq, ts: ts, fingerprint: fp}
+	op := c.b.SetDeferred(repeatKeyLen, rep.size())
+	putRepeat(op.Key, bucket, d.MsgID)
+	rep.encode(op.Value)
+	_ = op.Finish()
+	g.s.filter.add(bucket, &d.MsgID)
+	c.p.stored++
+	return nil
+}
+
+// named is a name as bytes that live until the row is encoded.
+func (c *commit) named(name string) []byte {
+	c.key = append(c.key[:0], name...)
+	return c.key
+}
+
+func (c *commit) putMessage(bucket uint16, conv, seq uint64) {
+	op := c.b.SetDeferred(bulkKeyLen, c.rec.size())
+	putBulk(op.Key, kMessage, bucket, conv, seq)
+	c.rec.encode(op.Value)
+	_ = op.Finish()
+}
+
+// deliver gives the message the next number of a user's inbox.
+func (c *commit) deliver(u *userHead, bucket uint16, conv, seq uint64) error {
+	c.touchUser(u)
+	n := u.head + 1
+	if u.bucket != bucket || u.fresh {
+		if err := c.beginDay(u, kUser, u.name, u.id, u.fresh, bucket, n); err != nil {
+			return err
+		}
+		u.bucket, u.fresh = bucket, false
+	}
+	u.head = n
+	op := c.b.SetDeferred(bulkKeyLen, uvarintLen(conv)+uvarintLen(seq))
+	putBulk(op.Key, kInbox, bucket, u.id, n)
+	k := binary.PutUvarint(op.Value, conv)
+	binary.PutUvarint(op.Value[k:], seq)
+	_ = op.Finish()
+	c.p.entries = append(c.p.entries, store.Entry{User: u.name, Inbox: n})
+	return nil
+}
+
+func (c *commit) deliverGroup(grp *group, bucket uint16, conv, seq uint64) error {
+	if grp.heads == nil {
+		grp.heads = make([]*userHead, len(grp.members))
+	}
+	for i, u := range grp.heads {
+		var err error
+		if u == nil {
+			u, err = c.g.user(grp.members[i])
+		} else {
+			u, err = c.g.keepUser(u)
+		}
+		if err != nil {
+			return err
+		}
+		grp.heads[i] = u
+		if err := c.deliver(u, bucket, conv, seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteLarge keeps in the group's row from where and until which day it holds messages without inbox entries.
+func (c *commit) noteLarge(grp *group, bucket uint16, seq uint64) {
+	last, first := grp.largeBucket.Load(), grp.largeFirst.Load()
+	if last == uint32(bucket) && first != 0 {
+		return
+	}
+	c.undo = append(c.undo, func() {
+		grp.largeBucket.Store(last)
+		grp.largeFirst.Store(first)
+	})
+	if first == 0 || last < uint32(c.g.firstBucket) {
+		grp.largeFirst.Store(seq)
+	}
+	grp.largeBucket.Store(uint32(bucket))
+	c.row = grp.append(c.row[:0])
+	c.set(nameKey(kGroup, grp.name), c.row)
+	c.noted = append(c.noted, grp)
+}
+
+// index lists a private conversation under both users once per day in which it has a message.
+func (c *commit) index(v *convHead) error {
+	if v.kind != 'p' || v.indexed == v.bucket {
+		return nil
+	}
+	v.indexed = v.bucket
+	for _, u := range v.users {
+		if u != nil {
+			op := c.b.SetDeferred(indexKeyLen, 0)
+			putIndex(op.Key, v.bucket, u.id, v.id)
+			_ = op.Finish()
+		}
+	}
+	return nil
+}
+
+// recall takes a message back: repeats were answered before; then existence, an earlier recall, the sender, the window.
+func (c *commit) recall(d *store.Draft, r *store.Result, grp *group, fp uint64) error {
+	r.Outcome = store.NotFound
+	if grp != nil && !grp.exists && d.From != "" {
+		return nil
+	}
+	v, err := c.g.conv(d.Conv)
+	if err != nil || d.Target == 0 || d.Target > v.head {
+		return err
+	}
+	bucket, row, err := c.findRow(v, d.Target)
+	if err != nil || row == nil {
+		return err
+	}
+	var target record
+	if target.decode(row) != nil {
+		return c.g.rowError(nameKey(kConv, d.Conv))
+	}
+	from := target.sender(d.Conv)
+	switch {
+	case target.kind() == store.Recall:
+		return nil
+	case target.flags&recRecalled != 0:
+		return c.answerRecalled(r, v, target.target)
+	case d.From != "" && (from != d.From || grp != nil && !grp.has(d.From)),
+		d.RecallAfter != 0 && target.ts < d.RecallAfter:
+		r.Outcome = store.Forbidden
+		return nil
+	}
+	who, ok := v.who(d.From)
+	if d.From == "" {
+		who, ok = whoSystem, true
+	}
+	if !ok {
+		r.Outcome = store.Forbidden
+		return nil
+	}
+	c.rec = record{flags: byte(d.Kind), msgID: d.MsgID[:], who: who, id: d.ID, target: d.Target}
+	if err := c.store(d, r, v, grp, fp); err != nil {
+		return err
+	}
+	r.TargetFrom = from
+	target.flags |= recRecalled
+	target.target, target.content = r.Seq, nil
+	c.rec = target
+	c.putMessage(bucket, v.id, d.Target)
+	return nil
+}
+
+// answerRecalled answers the recall of a recalled message with the first event.
+func (c *commit) answerRecalled(r *store.Result, v *convHead, event uint64) error {
+	_, row, err := c.findRow(v, event)
+	if err != nil {
+		return err
+	}
+	var e record
+	if row == nil || e.decode(row) != nil {
+		return c.g.rowError(nameKey(kConv, v.name))
+	}
+	c.answerRepeat(r, true, event, e.ts)
+	return nil
+}
+
+// findRow is the row of a message as the batch will leave it, nil if there is none (any more). The bucket is where it stands.
+func (c *commit) findRow(v *convHead, seq uint64) (uint16, []byte, error) {
+	e := c.rows[v]
+	if e == nil {
+		e = new(entity)
+		if _, err := c.g.getEntity(nameKey(kConv, v.name), e); err != nil {
+			return 0, nil, err
+		}
+	}
+	days := e.live(c.g.firstBucket)
+	i := dayOf(days, seq)
+	if i < 0 {
+		return 0, nil, nil
+	}
+	key := bulkKey(kMessage, days[i].bucket, v.id, seq)
+	if v.serial == c.p.serial {
+		if row, err := c.inBatch(key[:]); row != nil || err != nil {
+			return days[i].bucket, row, err
+		}
+	}
+	row, err := c.g.get(key[:])
+	return days[i].bucket, row, err
+}
+
+// inBatch finds the last value that the batch gives a key. A scan: recalls of messages of the same batch are rare.
+func (c *commit) inBatch(key []byte) (row []byte, err error) {
+	for br := c.b.Reader(); ; {
+		kind, k, value, ok, err := br.Next()
+		if err != nil {
+			return nil, c.g.readError("commit", err)
+		}
+		if !ok {
+			break
+		}
+		if kind == pebble.InternalKeyKindSet && string(k) == string(key) {
+			row = value
+		}
+	}
+	if row == nil {
+		return nil, nil
+	}
+	return append(make([]byte, 0, len(row)), row...), nil // the batch may move while it grows
+}

@@ -1,0 +1,328 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// generation is one opening of the database with everything that is derived from it in memory. A write or sync error
+// ends a generation (see failFS): whatever it assigned without having synced is forgotten with it.
+type generation struct {
+	// Static after opening.
+	s  *Store
+	db *pebble.DB
+	fs *failFS
+
+	// life is held shared by every operation, exclusively by retention and the end of the generation.
+	life   sync.RWMutex
+	closed bool // guarded by life
+
+	// Guarded by life: exclusive to write.
+	firstBucket uint16 // older messages are gone
+	firstRepeat uint16 // older repeats are forgotten
+
+	// Owned by commitMu.
+	nextID  uint64 // of users and conversations
+	savedID uint64 // nextID as it stands in the database
+	bucket  uint16 // the newest
+	serial  uint64 // of the last commit
+
+	last          atomic.Pointer[pending]
+	durableSerial atomic.Uint64 // the last commit known to be durable
+	heads         heads
+	groups        groups
+	names         names
+}
+
+// readOnly wraps the reason why nothing can be kept.
+func readOnly(err error) error { return fmt.Errorf("%w: %w", store.ErrReadOnly, err) }
+
+// acquire returns the open generation; release must follow.
+func (s *Store) acquire() (*generation, error) {
+	if s.closed.Load() {
+		return nil, store.ErrClosed
+	}
+	g := s.gen.Load()
+	g.life.RLock()
+	if !g.closed {
+		return g, nil
+	}
+	g.life.RUnlock()
+	if s.closed.Load() {
+		return nil, store.ErrClosed
+	}
+	if g = s.gen.Load(); g.life.TryRLock() {
+		if !g.closed {
+			return g, nil
+		}
+		g.life.RUnlock()
+	}
+	return nil, fmt.Errorf("%w: the store is being opened again after a failure", store.ErrReadOnly)
+}
+
+func (g *generation) release() { g.life.RUnlock() }
+
+// acquireWritable is acquire for an operation that keeps something new.
+func (s *Store) acquireWritable() (*generation, error) {
+	g, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	if err = g.fs.failed(); err != nil {
+		err = readOnly(err)
+	} else {
+		err = s.space.check()
+	}
+	if err != nil {
+		g.release()
+		return nil, err
+	}
+	return g, nil
+}
+
+// openGeneration opens the database, the first time or again.
+func (s *Store) openGeneration() (*generation, error) {
+	g := &generation{s: s}
+	g.fs = newFailFS(s.opts.fs, s.opts.Dir, func(err error) {
+		s.opts.Logf("store: %s: %v; read-only until it is open again", s.opts.Dir, err)
+		select {
+		case s.downed <- g:
+		default:
+		}
+	})
+	opts := s.pebbleOptions(g)
+	db, err := pebble.Open(s.opts.Dir, opts)
+	opts.Cache.Unref()
+	if err != nil {
+		return nil, openError(s.opts.Dir, err)
+	}
+	g.db = db
+	if err := errors.Join(g.fs.failed(), g.load()); err != nil {
+		g.close()
+		return nil, fmt.Errorf("store: open %s: %w", s.opts.Dir, err)
+	}
+	return g, nil
+}
+
+// openError names the file where Pebble knows it.
+func openError(dir string, err error) error {
+	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+		return fmt.Errorf("store: %s is corrupt: %w", info.Path, err)
+	}
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("store: %s is corrupt: %w", dir, err)
+	}
+	return fmt.Errorf("store: open %s: %w", dir, err)
+}
+
+// pebbleOptions: the reasons are beside the numbers; the numbers were measured by BenchmarkCommit.
+func (s *Store) pebbleOptions(g *generation) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          g.fs,
+		Lock:                        s.lock,
+		Cache:                       pebble.NewCache(s.opts.CacheBytes),
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      &logger{g: g},
+		MemTableSize:                s.sizes.memTable,
+		MemTableStopWritesThreshold: stopWrites,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       1000, // the watermark and the memtables are what makes commits wait
+		LBaseMaxBytes:               int64(4 * s.sizes.memTable),
+		MaxOpenFiles:                500, // descriptors belong to connections
+		FlushDelayDeleteRange:       10 * time.Second,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		EventListener: &pebble.EventListener{
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				s.opts.Logf("store: %s is corrupt: %v", info.Path, info.Details)
+			},
+			BackgroundError: func(err error) { s.opts.Logf("store: %v", err) },
+		},
+	}
+	o.TargetFileSizes[0] = int64(max(s.sizes.memTable/16, 1<<20))
+	for i := range o.Levels {
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+	}
+	return o
+}
+
+// load reads what a generation keeps in memory.
+func (g *generation) load() error {
+	var err error
+	read := func(row string, otherwise uint64) uint64 {
+		v, found, e := g.getNumber([]byte(row))
+		if err = errors.Join(err, e); !found {
+			return otherwise
+		}
+		return v
+	}
+	g.nextID = read(rowNextID, 1)
+	g.savedID = g.nextID
+	g.firstBucket = uint16(read(rowFirstBucket, 0))
+	g.firstRepeat = uint16(read(rowFirstRepeat, 0))
+	if err != nil {
+		return err
+	}
+	g.heads.init(g.s.opts.HeadBytes)
+	g.groups.init(g.s.opts.GroupBytes)
+	g.names.init()
+	g.bucket, err = g.newestBucket()
+	return err
+}
+
+// newestBucket is the bucket of the newest message, at least the first live one.
+func (g *generation) newestBucket() (uint16, error) {
+	it, err := g.iter([]byte{kMessage}, []byte{kMessage + 1})
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	bucket := g.firstBucket
+	if it.Last() {
+		bucket = max(bucket, uint16(it.Key()[1])<<8|uint16(it.Key()[2]))
+	}
+	return bucket, g.readError("newest bucket", it.Error())
+}
+
+// refuseForeign is for a database without the format row: an empty one becomes a store, any other is somebody else's.
+func (g *generation) refuseForeign() error {
+	it, err := g.db.NewIter(nil)
+	if err != nil {
+		return g.readError("open", err)
+	}
+	defer it.Close()
+	if it.First() {
+		return fmt.Errorf("store: %s holds a database that is not Mesh-Talk's, or its format row is lost", g.s.opts.Dir)
+	}
+	return g.readError("open", it.Error())
+}
+
+// close ends the generation; life is held exclusively, or nobody else knows it. Whoever waits for a commit gets its answer first.
+func (g *generation) close() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("store: close: %v", r)
+		}
+	}()
+	if g.closed {
+		return nil
+	}
+	g.closed = true
+	if p := g.last.Load(); p != nil {
+		_ = p.settle()
+	}
+	if g.db == nil {
+		return nil
+	}
+	if err := g.db.Close(); err != nil && g.fs.failed() == nil {
+		return fmt.Errorf("store: close: %w", err)
+	}
+	return nil
+}
+
+// apply writes a batch and closes it. The error is the generation's end or a refusal to write.
+func (g *generation) apply(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+	defer g.recovered(&err)
+	if err := g.fs.failed(); err != nil {
+		return readOnly(err)
+	}
+	if b.Empty() {
+		return b.Close()
+	}
+	if err := g.db.Apply(b, o); err != nil {
+		g.fs.fail(err)
+	}
+	if err := g.fs.failed(); err != nil {
+		return readOnly(err)
+	}
+	return b.Close()
+}
+
+// recovered turns a panic of Pebble into the end of the generation.
+func (g *generation) recovered(err *error) {
+	if r := recover(); r != nil {
+		g.s.opts.Logf("store: %v\n%s", r, debug.Stack())
+		g.fs.fail(fmt.Errorf("%v", r))
+		*err = readOnly(fmt.Errorf("%v", r))
+	}
+}
+
+// readError names the operation and, where Pebble knows it, the corrupt file.
+func (g *generation) readError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+		return fmt.Errorf("store: %s: %s is corrupt: %w", op, info.Path, err)
+	}
+	return fmt.Errorf("store: %s: %w", op, err)
+}
+
+// rowError is for a row that cannot be read although its checksum holds.
+func (g *generation) rowError(key []byte) error {
+	return fmt.Errorf("store: %s: row %q: %w", filepath.Clean(g.s.opts.Dir), key, errRow)
+}
+
+// supervise opens the database again after a failure and keeps the watermark current.
+func (s *Store) supervise() {
+	defer s.tasks.Done()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-tick.C:
+			_ = s.space.check()
+		case g := <-s.downed:
+			if g == s.gen.Load() {
+				s.reopen(g)
+			}
+		}
+	}
+}
+
+// reopen replaces a failed generation. It tries until it succeeds or the store is closed.
+func (s *Store) reopen(failed *generation) {
+	failed.life.Lock()
+	if err := failed.close(); err != nil {
+		s.opts.Logf("%v", err)
+	}
+	failed.life.Unlock()
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		if s.space.check() == nil {
+			g, err := s.openGeneration()
+			if err == nil {
+				s.gen.Store(g)
+				s.opts.Logf("store: %s is open again", s.opts.Dir)
+				return
+			}
+			s.opts.Logf("%v; trying again in %v", err, wait)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-s.quit:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// logger passes Pebble's troubles on; Fatalf, after which Pebble expects not to live, ends the generation only.
+type logger struct{ g *generation }
+
+func (l *logger) Infof(string, ...any) {}
+func (l *logger) Errorf(format string, args ...any) {
+	l.g.s.opts.Logf("store: "+format, args...)
+}
+func (l *logger) Fatalf(format string, args ...any) { l.g.fs.fail(fmt.Errorf(format, args...)) }
