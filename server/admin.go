@@ -27,7 +27,7 @@ func (s *Server) listenAdmin() error {
 	}
 	page := console.New(console.Options{
 		Version: Version, Node: s.hub.NodeID(), Started: s.started,
-		Sources: []console.Source{metrics{s}}, Parts: s.parts(), Draining: s.draining.Load,
+		Sources: []console.Source{metricSource{s}}, Parts: s.parts(), Draining: s.draining.Load,
 		Guard: func(h http.Handler) http.Handler { return api.Guard(token, h) },
 		Logf:  s.logf("console"),
 	})

@@ -10,13 +10,13 @@ import (
 )
 
 // metrics makes the names of docs/INTERFACES.md §4 of what the parts count.
-type metrics struct{ s *Server }
+type metricSource struct{ s *Server }
 
 // emitter is where one scrape goes.
 type emitter func(console.Metric)
 
 // Metrics implements console.Source.
-func (m metrics) Metrics(emit func(console.Metric)) {
+func (m metricSource) Metrics(emit func(console.Metric)) {
 	e := emitter(emit)
 	m.engine(e)
 	m.sessions(e)
@@ -42,7 +42,7 @@ func (e emitter) counters(name, help, label string, values map[string]int64) {
 	}
 }
 
-func (m metrics) engine(e emitter) {
+func (m metricSource) engine(e emitter) {
 	s := m.s.engine.Stats()
 	for i, n := range s.Connections {
 		e.gauge("meshtalk_connections", "Open connections.", float64(n),
@@ -65,7 +65,7 @@ func (m metrics) engine(e emitter) {
 	}
 }
 
-func (m metrics) sessions(e emitter) {
+func (m metricSource) sessions(e emitter) {
 	s := m.s.sessions.Stats()
 	e.gauge("meshtalk_sessions", "Logged-in sessions.", float64(s.Sessions))
 	e.gauge("meshtalk_lagging_sessions", "Sessions whose pushes are paused.", float64(s.Lagging))
@@ -76,7 +76,7 @@ func (m metrics) sessions(e emitter) {
 	e.histogram("meshtalk_delivery_seconds", "From acceptance to the write to the socket.", s.Delivery)
 }
 
-func (m metrics) hub(e emitter) {
+func (m metricSource) hub(e emitter) {
 	s := m.s.hub.Stats()
 	e.gauge("meshtalk_users_online", "Users with at least one session.", float64(s.UsersOnline))
 	e.counters("meshtalk_messages_accepted_total", "Messages accepted, by kind.", "kind", s.Accepted)
