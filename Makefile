@@ -1,0 +1,82 @@
+# `make run` starts a server, `make check` is exactly what CI runs. Nothing is installed outside this folder, but for
+# Go's own caches. GNU make.
+
+GO           ?= go
+BIN          := bin
+TOOLS        := $(CURDIR)/$(BIN)/tools
+LINT_VERSION := v2.7.2
+LINT         := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+LDFLAGS := -s -w -X github.com/meshtalk/meshtalk/server.Version=$(VERSION) -X main.commit=$(COMMIT)
+
+# The black-box tests of the built server stand in e2e/ and run once, without the race detector's slow-down.
+PACKAGES = $(shell $(GO) list ./... | grep -v '/e2e')
+
+FUZZTIME     ?= 4s
+BENCHTIME    ?= 300ms
+TEST_TIMEOUT ?= 8m
+RACE         ?= -race
+
+.PHONY: run build test race fuzz bench lint check e2e examples fmt vet imports tools clean help
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+run: build ## build and start a server on the default ports, data in ./data
+	$(BIN)/meshtalk serve
+
+build: ## static binaries into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+test: ## all tests but those of e2e/
+	$(GO) test -timeout $(TEST_TIMEOUT) $(PACKAGES)
+
+race: ## the same with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
+
+e2e: build ## black-box tests of the built server
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./e2e/...
+
+examples: ## build the example programs, and run them by their tests
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/examples/ ./examples/...
+	$(GO) test -count=1 -timeout 2m ./examples/...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for f in $$(grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' .); do \
+		for target in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' $$f); do \
+			echo "fuzz $$(dirname $$f) $$target"; \
+			$(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) $$(dirname $$f); \
+		done; \
+	done
+
+bench: build ## a short run of all benchmarks (see docs/benchmarks.md)
+	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) $(PACKAGES)
+
+lint: $(LINT) ## golangci-lint, .golangci.yml
+	$(LINT) run ./...
+
+fmt: ## fails if a file is not as gofmt writes it
+	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$files" ]; then echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; fi
+
+vet: ## go vet
+	$(GO) vet ./...
+
+imports: ## who may import whom, and what the documents say of the code
+	$(GO) test ./internal/lint/...
+
+tools: $(LINT) ## installs what `check` needs beside Go into bin/tools
+
+$(LINT):
+	GOBIN=$(TOOLS) GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv $(TOOLS)/golangci-lint $@
+
+check: fmt imports build vet lint race examples fuzz e2e ## everything that CI runs, the cheap first
+	@echo "check: all passed"
+
+clean: ## removes bin/; ./data is yours
+	rm -rf $(BIN)
