@@ -35,8 +35,9 @@ type listener struct {
 	address   netip.AddrPort
 	stop      chan struct{}
 
-	exhausted atomic.Bool // gnet's second descriptor was not to be had
-	episode   atomic.Bool // out of descriptors, and said so in the log
+	exhausted atomic.Bool  // gnet's second descriptor was not to be had
+	episode   atomic.Bool  // out of descriptors, and said so in the log
+	last      atomic.Int64 // when that was last so, ns since the engine was made
 	closing   sync.Once
 	acceptors sync.WaitGroup
 }
@@ -85,26 +86,33 @@ func (l *listener) close() {
 // wait returns when every socket that was accepted is in its loop or closed.
 func (l *listener) wait() { l.acceptors.Wait() }
 
-// accept takes sockets until the listener closes.
+// accept takes sockets until the listener closes. Out of descriptors it waits, longer each time, and goes on when the
+// two that a connection needs on its way in are to be had; those who connect wait in the kernel's backlog meanwhile.
 func (l *listener) accept(arrivals chan<- arrival) {
 	defer l.acceptors.Done()
 	defer close(arrivals)
-	pause := time.Duration(0)
-	for {
-		conn, err := l.ln.AcceptTCP()
+	for pause := time.Duration(0); ; {
+		var err error
+		if pause > 0 {
+			err = l.probe()
+		}
 		if err == nil {
-			l.take(conn, arrivals)
-		} else {
-			select {
-			case <-l.stop:
-				return
-			default:
+			var conn *net.TCPConn
+			if conn, err = l.ln.AcceptTCP(); err == nil {
+				l.take(conn, arrivals)
 			}
-			l.refused(err)
 		}
 		if err == nil && !l.exhausted.Swap(false) {
 			pause = 0
 			continue
+		}
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		if err != nil {
+			l.refused(err)
 		}
 		pause = min(max(firstBackOff, 2*pause), lastBackOff)
 		select {
@@ -115,6 +123,25 @@ func (l *listener) accept(arrivals chan<- arrival) {
 	}
 }
 
+// probe reports whether two descriptors are to be had.
+func (l *listener) probe() error {
+	raw, err := l.ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		for range 2 {
+			var one int
+			if one, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); failed != nil {
+				return
+			}
+			defer unix.Close(one) //nolint:errcheck // it was never used
+		}
+	})
+	return errors.Join(err, failed)
+}
+
 // refused counts an error of accept, or of gnet's dup, and logs the first of an episode without descriptors.
 func (l *listener) refused(err error) {
 	if !outOf(err) {
@@ -123,6 +150,7 @@ func (l *listener) refused(err error) {
 		return
 	}
 	l.e.accepts[outOfFiles].Add(1)
+	l.last.Store(int64(time.Since(l.e.started)))
 	if !l.episode.Swap(true) {
 		l.e.logf("engine: accept on %v: %v; new connections wait until there is room", l.address, err)
 	}
@@ -179,7 +207,10 @@ func (l *listener) collect(arrivals <-chan arrival) {
 			l.lost(a.c, errors.New("the poller did not take the socket"))
 		default:
 			l.e.accepts[accepted].Add(1)
-			l.episode.Store(false)
+			// An episode is over when it went well for longer than the longest pause.
+			if l.episode.Load() && int64(time.Since(l.e.started))-l.last.Load() > int64(2*lastBackOff) {
+				l.episode.Store(false)
+			}
 		}
 	}
 }

@@ -32,7 +32,7 @@ const (
 	flagViolated            // what comes in can no longer be cut into frames
 	flagSlow                // over the hard limit
 	flagFin                 // our side has ended: shutdown(SHUT_WR)
-	flagSent                // something left since the last Drained
+	flagSent                // something was sent since the last Drained
 )
 
 // Conn is one connection. All methods on its loop only.

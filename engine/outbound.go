@@ -37,6 +37,7 @@ type gather struct {
 	dirty   []dirty
 	spare   []dirty // the list that flush is not reading
 	scratch []byte
+	live    int // records that have not been written
 	peak    int // the most bytes since the last trim
 }
 
@@ -67,6 +68,7 @@ func (g *gather) reset() {
 	g.heads = g.heads[:0]
 	clear(g.tails)
 	g.tails = g.tails[:1]
+	g.live = 0
 }
 
 func (g *gather) size() int { return len(g.records)*recordBytes + len(g.heads) }
@@ -137,6 +139,7 @@ func (c *Conn) send(op codec.Op, head, tail []byte) {
 		return
 	}
 	l := c.loop
+	c.flags |= flagSent
 	if len(head)+len(tail) >= largeMessage {
 		c.sendLarge(op, head, tail)
 	} else {
@@ -165,6 +168,7 @@ func (c *Conn) gather(op codec.Op, head []byte, tail uint32, tailLen int) {
 	i := uint32(len(g.records))
 	g.records = append(g.records, record{head: uint32(len(g.heads)), tail: tail, n: uint16(len(head)), op: op})
 	g.heads = append(g.heads, head...)
+	g.live++
 	if d.first == 0 {
 		d.first = i
 	} else {
@@ -199,7 +203,6 @@ func (c *Conn) touch() *dirty {
 func (c *Conn) sendLarge(op codec.Op, head, tail []byte) {
 	l := c.loop
 	c.touch()
-	c.flags |= flagSent
 	l.writeOne(c)
 	header := codec.AppendHeader(l.out.scratch[:0], c.Transport(), op, len(head)+len(tail))
 	l.out.scratch = header[:0]
@@ -232,10 +235,10 @@ func (l *Loop) writeOne(c *Conn) {
 // writeOut writes all that is gathered. The connections stay on the list.
 func (l *Loop) writeOut() {
 	g := &l.out
-	g.peak = max(g.peak, g.size())
 	for i := range g.dirty {
 		l.writeChain(&g.dirty[i])
 	}
+	g.peak = max(g.peak, g.size())
 	g.reset()
 }
 
@@ -260,10 +263,15 @@ func (l *Loop) writeChain(d *dirty) {
 			b = codec.AppendHeader(b, t, r.op, len(head)+len(tail))
 		}
 		b = append(append(b, head...), tail...)
+		g.live--
 	}
 	c.put(b)
 	g.scratch = b[:0]
 	d.first, d.last, d.bytes = 0, 0, 0
+	if g.live == 0 {
+		g.peak = max(g.peak, g.size())
+		g.reset()
+	}
 }
 
 // put writes b, or keeps what the kernel does not take.
@@ -271,7 +279,6 @@ func (c *Conn) put(b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	c.flags |= flagSent
 	if c.blocked() || c.state == stateDead {
 		c.hold(b, len(b))
 		return
@@ -286,7 +293,6 @@ func (c *Conn) wrote(n int, err error) int {
 	switch err {
 	case nil:
 		c.loop.stats.bytesOut.Add(int64(n))
-		c.flags |= flagSent
 		return n
 	case unix.EAGAIN, unix.EINTR:
 	default:

@@ -96,20 +96,22 @@ func (e *Engine) startLoops() error {
 	if err != nil {
 		return err
 	}
-	if e.watcher, err = startWatcher(e.loops); err != nil {
-		return err
-	}
 	e.client = client
 	if err := client.Start(); err != nil {
-		return errors.Join(err, e.watcher.close())
+		return err
 	}
 	for _, l := range e.loops {
-		if err := e.startLoop(l); err != nil {
-			e.stopLoops()
-			return err
+		if err = e.startLoop(l); err != nil {
+			break
 		}
 	}
-	return nil
+	if err == nil {
+		e.watcher, err = startWatcher(e.loops)
+	}
+	if err != nil {
+		e.stopLoops()
+	}
+	return err
 }
 
 // startLoop opens l's wake-up socket. gnet gives it to the event loop with the fewest connections, which is one that has
@@ -164,7 +166,10 @@ func (e *Engine) stopLoops() {
 			err = errors.Join(err, unix.Close(l.wakeFD))
 		}
 	}
-	if err = errors.Join(err, e.watcher.close()); err != nil {
+	if e.watcher != nil {
+		err = errors.Join(err, e.watcher.close())
+	}
+	if err != nil {
 		e.logf("engine: stop: %v", err)
 	}
 }
