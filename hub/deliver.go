@@ -147,8 +147,18 @@ func (d *delivery) message(s *Submission, r *store.Result) {
 		}
 	}
 	if d.h.o.AfterCommit != nil {
-		d.h.o.AfterCommit(&m)
+		d.h.tellCommitted(&m)
 	}
+}
+
+// tellCommitted calls the hook. Its panic must not cost the batch.
+func (h *Hub) tellCommitted(m *codec.ConvMessage) {
+	defer func() {
+		if r := recover(); r != nil {
+			h.pool.Panicked(r)
+		}
+	}()
+	h.o.AfterCommit(m)
 }
 
 // draftMessage is a stored draft as clients see it. Its Content is the draft's.

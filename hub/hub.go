@@ -95,7 +95,7 @@ func New(o Options) *Hub {
 	}
 	h := &Hub{
 		store: o.Store, log: o.Log, cluster: o.Cluster, o: o,
-		pool:    NewPool(o.Workers),
+		pool:    NewPool(o.Workers, o.Logf),
 		flights: make(chan *flight, maxFlights),
 		slots:   make(chan struct{}, maxFlights),
 	}

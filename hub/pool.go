@@ -1,11 +1,17 @@
 package hub
 
-import "sync"
+import (
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+)
 
 // Pool runs what may block (store reads, key look-ups, hooks) away from the event loops, on at most a fixed number of
 // goroutines that come with the work and go when there is none.
 type Pool struct {
-	limit int
+	limit  int
+	logf   func(format string, args ...any)
+	panics atomic.Int64
 
 	mu      sync.Mutex
 	queue   []func()
@@ -15,9 +21,9 @@ type Pool struct {
 	idle    sync.Cond // signalled when workers reaches 0
 }
 
-// NewPool makes a pool of at most limit goroutines.
-func NewPool(limit int) *Pool {
-	p := &Pool{limit: limit}
+// NewPool makes a pool of at most limit goroutines. A panic of a call is counted and given to logf.
+func NewPool(limit int, logf func(format string, args ...any)) *Pool {
+	p := &Pool{limit: limit, logf: logf}
 	p.idle.L = &p.mu
 	return p
 }
@@ -53,9 +59,27 @@ func (p *Pool) work() {
 		p.queue[p.head] = nil
 		p.head++
 		p.mu.Unlock()
-		f()
+		p.call(f)
 	}
 }
+
+func (p *Pool) call(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.Panicked(r)
+		}
+	}()
+	f()
+}
+
+// Panicked counts and logs a panic. It is called by the deferred function that recovered, so that the stack is the panic's.
+func (p *Pool) Panicked(r any) {
+	p.panics.Add(1)
+	p.logf("panic: %v\n%s", r, debug.Stack())
+}
+
+// Panics is how many calls have panicked.
+func (p *Pool) Panics() int64 { return p.panics.Load() }
 
 // Waiting is how many calls have not begun.
 func (p *Pool) Waiting() int {

@@ -12,7 +12,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestPoolRunsAllOnFewGoroutines(t *testing.T) {
 	const limit, calls = 4, 1000
-	p := NewPool(limit)
+	p := NewPool(limit, t.Logf)
 	var running, most, ran atomic.Int64
 	var wg sync.WaitGroup
 	for range calls {
@@ -35,7 +35,7 @@ func TestPoolRunsAllOnFewGoroutines(t *testing.T) {
 }
 
 func TestPoolCloseWaits(t *testing.T) {
-	p := NewPool(2)
+	p := NewPool(2, t.Logf)
 	begun, end := make(chan struct{}), make(chan struct{})
 	var ended atomic.Bool
 	p.Go(func() { close(begun); <-end; ended.Store(true) })

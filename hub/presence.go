@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"github.com/meshtalk/meshtalk/cluster"
@@ -101,16 +102,20 @@ func (h *Hub) PresenceOf(ctx context.Context, users []string) ([]codec.PresenceS
 	return states, nil
 }
 
-// presenceChanged tells who watches the user, here and elsewhere.
+// presenceChanged tells who watches the user, here and elsewhere. Two changes at once may tell in the wrong order, so the
+// state is looked at again after it was told: whoever told last has seen the newest.
 func (h *Hub) presenceChanged(ctx context.Context, user string) {
-	refs := h.watchers.refs(user)
 	state, err := h.presence(ctx, user)
-	if err != nil {
-		h.o.Logf("presence of a user: %v", err)
-		return
+	for err == nil {
+		h.cluster.Send([]cluster.Signal{{User: user, State: &state}})
+		if refs := h.watchers.refs(user); len(refs) > 0 {
+			h.tell(refs, codec.Presence, codec.AppendPresence(nil, nil, []codec.PresenceState{state}))
+		}
+		told := state
+		state, err = h.presence(ctx, user)
+		if err == nil && state.Online == told.Online && slices.Equal(state.Terminals, told.Terminals) {
+			return
+		}
 	}
-	h.cluster.Send([]cluster.Signal{{User: user, State: &state}})
-	if len(refs) > 0 {
-		h.tell(refs, codec.Presence, codec.AppendPresence(nil, nil, []codec.PresenceState{state}))
-	}
+	h.o.Logf("presence of a user: %v", err)
 }

@@ -57,7 +57,7 @@ func (m metricSource) engine(e emitter) {
 	e.counter("meshtalk_received_bytes_total", "Bytes read from clients.", s.BytesIn)
 	e.counter("meshtalk_sent_bytes_total", "Bytes written to clients.", s.BytesOut)
 	e.gauge("meshtalk_outbound_bytes", "Bytes sent and not yet taken by the kernel.", float64(s.OutboundBytes))
-	e.counter("meshtalk_panics_total", "Panics that were caught.", s.Panics)
+	e.counter("meshtalk_panics_total", "Panics that were caught.", s.Panics+m.s.hub.Pool().Panics())
 	for i := range s.LoopQueue {
 		loop := console.Label{Name: "loop", Value: strconv.Itoa(i)}
 		e.gauge("meshtalk_loop_queue_operations", "Operations that wait for the event loop.", float64(s.LoopQueue[i]), loop)

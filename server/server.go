@@ -30,8 +30,8 @@ type Server struct {
 	log     *slog.Logger
 	started time.Time
 
-	jwt     *auth.JWT // nil with Hooks.Authenticator
-	jwtOpts auth.JWTOptions
+	jwt      *auth.JWT          // nil with Hooks.Authenticator
+	stopKeys context.CancelFunc // ends the refresh of a JWKS
 
 	store    store.Store
 	hub      *hub.Hub
@@ -79,7 +79,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Start opens the store and the listeners. On an error nothing stays open; its text is one line that names the key.
-// ctx bounds the background work of the keys.
+// The end of ctx ends nothing: Stop does.
 func (s *Server) Start(ctx context.Context) (err error) {
 	s.started = time.Now()
 	defer func() {
@@ -182,7 +182,8 @@ func (s *Server) openAuth(ctx context.Context) (auth.Authenticator, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.jwt, err = auth.NewJWT(context.WithoutCancel(ctx), jo); err != nil {
+	ctx, s.stopKeys = context.WithCancel(context.WithoutCancel(ctx))
+	if s.jwt, err = auth.NewJWT(ctx, jo); err != nil {
 		return nil, fmt.Errorf("auth.jwt: %w", err)
 	}
 	return s.jwt, nil

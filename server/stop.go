@@ -108,6 +108,9 @@ func (s *Server) close(ctx context.Context) error {
 	if s.admin != nil {
 		_ = s.admin.Shutdown(ctx) // a request that hangs is cut by the exit
 	}
+	if s.stopKeys != nil {
+		s.stopKeys()
+	}
 	if s.quit != nil {
 		close(s.quit)
 	}

@@ -37,6 +37,9 @@ func (s *Session) packet(payload []byte) {
 	p, problem := codec.Parse(payload)
 	if !problem.OK() {
 		s.loop.stats.packets.add(-1)
+		if s.state == online {
+			s.limit() // it counts, but five in a row are a better end than RATE_LIMITED
+		}
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
@@ -55,14 +58,21 @@ func (s *Session) packet(payload []byte) {
 	switch {
 	case c.run == nil:
 		s.refuse(p.ID, codec.CodeUnknownCommand, "unknown command")
+		s.bad = 0
 	case c.needsID && p.ID == nil:
 		s.refuseBad(nil, "id is required")
 	default:
 		bad := s.bad
 		c.run(s, &p)
-		if s.bad == bad { // it was a good one
-			s.bad = 0
-		}
+		s.judged(bad)
+	}
+}
+
+// judged ends a row of BAD_PACKETs if the packet was none: bad is the count from before it. One that is still with the
+// pool is judged when its answer is there.
+func (s *Session) judged(bad uint8) {
+	if s.bad == bad && !s.busy {
+		s.bad = 0
 	}
 }
 
@@ -128,7 +138,9 @@ func (s *Session) extension(p *codec.Packet) {
 	s.ask(func() {
 		ctx, cancel := s.loop.m.requestContext()
 		defer cancel()
-		reply, err = h(ctx, info, data)
+		if reply, err = h(ctx, info, data); err == nil && reply != nil && !codec.ValidContent(reply) {
+			err = &Refusal{Code: codec.CodeInternal, Message: "a handler's reply is no JSON"}
+		}
 	}, func() {
 		switch {
 		case err != nil:

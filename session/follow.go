@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/meshtalk/meshtalk/codec"
@@ -135,13 +136,30 @@ func (f *follow) push(l *loop, frame *hub.Frame) {
 	l.stats.pushed.Add(n)
 }
 
+// passed notes a message of a followed group that went into the inbox, because the group is small now: it is not to be
+// pushed a second time.
+func (s *Session) passed(f *hub.Frame) {
+	for _, w := range s.x.follows {
+		if w.f.group == f.Conv[2:] {
+			w.f.head = max(w.f.head, f.Seq)
+			if w.pushed+1 == f.Seq {
+				w.pushed = f.Seq
+			}
+			return
+		}
+	}
+}
+
 // catchUp is Session.catchUp for a large group.
 func (w *follower) catchUp() {
 	s := w.s
-	if s == nil || w.reading || w.pushed >= w.f.head || s.state != online {
+	switch {
+	case s == nil || w.reading || s.state != online:
 		return
-	}
-	if s.conn.Room() == 0 {
+	case w.pushed >= w.f.head:
+		s.caughtUp()
+		return
+	case s.conn.Room() == 0:
 		s.lag()
 		return
 	}
@@ -180,6 +198,10 @@ func (w *follower) pushRead(messages []store.Message, box store.Inbox) {
 		if messages[i].Seq != w.pushed+1 {
 			continue
 		}
+		if !messages[i].Large { // of the time when the group was small: it is in the inbox
+			w.pushed++
+			continue
+		}
 		if s.conn.Room() == 0 {
 			break
 		}
@@ -212,7 +234,9 @@ func (w *follower) keep() {
 		return
 	}
 	w.acked = w.pushed
-	if err := s.hub().Store().AckGroup(s.user, s.terminal, w.f.group, w.acked); err != nil {
+	err := s.hub().Store().AckGroup(s.user, s.terminal, w.f.group, w.acked)
+	if err != nil && !errors.Is(err, store.ErrForbidden) { // who has left has no position
+
 		s.loop.m.o.Logf("keep a position: %v", err)
 	}
 }

@@ -30,6 +30,9 @@ const (
 	defaultWindow   = 256
 )
 
+// errRevoked refuses a token that was issued before a revocation.
+var errRevoked = &hub.Error{Code: codec.CodeUnauthorized, Message: "token revoked"}
+
 // loginResult is what the pool found out for a LOGIN.
 type loginResult struct {
 	identity auth.Identity
@@ -47,11 +50,8 @@ func (s *Session) login(p *codec.Packet) {
 		return
 	}
 	token := r.AccessToken
-	if s.x != nil {
-		if token == "" {
-			token = s.x.token
-		}
-		s.x.token = ""
+	if token == "" && s.x != nil {
+		token = s.x.token
 	}
 	s.state = loggingIn
 	m, id, ref := s.loop.m, clone(p.ID), s.ref()
@@ -70,6 +70,10 @@ func (s *Session) login(p *codec.Packet) {
 				return
 			}
 			s.busy = false
+			if result.err == nil && s.x != nil && result.identity.IssuedAt < s.x.revoked {
+				m.hub.Logout(result.identity.User, result.terminal, ref)
+				result.err = errRevoked
+			}
 			if result.err != nil {
 				s.loginRefused(id, result.err)
 			} else {
@@ -88,7 +92,18 @@ func (m *Manager) authenticate(token, terminal string, ref hub.Ref) (r loginResu
 		r.err = &hub.Error{Code: codec.CodeUnauthorized, Message: "no token"}
 		return r
 	}
+	defer func() {
+		if p := recover(); p != nil {
+			m.hub.Pool().Panicked(p)
+			r.err = errors.New("authentication panicked")
+		}
+	}()
 	if r.identity, r.err = m.o.Auth.Authenticate(ctx, token); r.err != nil {
+		return r
+	}
+	if !codec.ValidName(r.identity.User, codec.MaxName) ||
+		r.identity.Terminal != "" && !codec.ValidName(r.identity.Terminal, codec.MaxTerminal) {
+		r.err = &hub.Error{Code: codec.CodeUnauthorized, Message: "the token names no valid user or terminal"}
 		return r
 	}
 	for _, t := range []string{r.identity.Terminal, terminal, defaultTerminal} {
@@ -126,7 +141,7 @@ func (s *Session) loginRefused(id []byte, err error) {
 	}
 	s.loop.stats.logins.failed.Add(1)
 	if e.Code == codec.CodeUnavailable || e.Code == codec.CodeInternal { // the client may try again on this connection
-		s.state = fresh
+		s.state, s.head = fresh, 0
 		s.refuseRetry(id, e.Code, e.Message, e.RetryAfterMs)
 		return
 	}
@@ -138,6 +153,9 @@ func (s *Session) loginRefused(id []byte, err error) {
 func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
 	m := s.loop.m
 	s.state = online
+	if s.x != nil {
+		s.x.token = ""
+	}
 	s.user, s.terminal, s.number = a.identity.User, a.terminal, a.number
 	s.expires, s.issued = a.identity.ExpiresAt, a.identity.IssuedAt
 	s.since = s.now()
@@ -255,7 +273,7 @@ func (m *Manager) reauthenticate(ctx context.Context, token, user, terminal stri
 	}
 	revoked, err := m.hub.Store().RevokedBefore(ctx, user)
 	if err == nil && i.IssuedAt < revoked {
-		err = &hub.Error{Code: codec.CodeUnauthorized, Message: "token revoked"}
+		err = errRevoked
 	}
 	return i, err
 }

@@ -85,7 +85,9 @@ type loop struct {
 	follows map[string]*follow // large groups that sessions here follow, and the heads seen of others
 	pending pending            // receipts and positions that wait a moment
 	taken   [][]taken          // spare lists for Session.taken
-	stats   loopStats
+	// draining: GOAWAY was sent, nothing more is read.
+	draining bool
+	stats    loopStats
 }
 
 // opFunc is an operation of the rarer kind: a closure.
@@ -144,6 +146,7 @@ func (m *Manager) Violation(c *engine.Conn, err *codec.FrameError) {
 func (m *Manager) TooSlow(c *engine.Conn) {
 	if s, ok := c.State.(*Session); ok {
 		s.refuse(nil, codec.CodeTooSlow, "answers are not read")
+		c.Close(engine.ReasonTooSlow, uint16(codec.CodeTooSlow), "answers are not read")
 	}
 }
 
@@ -185,6 +188,7 @@ func (m *Manager) Closed(c *engine.Conn, why engine.Reason) {
 // nothing more from it. It returns when all loops have done so or ctx ends.
 func (m *Manager) GoAway(ctx context.Context, reason string, retryAfter time.Duration) {
 	m.eachLoop(ctx, func(l *loop) {
+		l.draining = true
 		l.el.Each(func(c *engine.Conn) bool {
 			if s, ok := c.State.(*Session); ok {
 				l.scratch = codec.AppendGoAway(l.scratch[:0], reason, jitter(retryAfter))

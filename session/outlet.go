@@ -69,12 +69,17 @@ func (l *loop) Tell(refs []hub.Ref, cmd codec.Cmd, packet []byte) {
 // tell sends a packet that may be dropped, if there is room.
 func (l *loop) tell(r hub.Ref, cmd codec.Cmd, packet []byte) {
 	s := l.session(r)
-	switch {
-	case s == nil || s.state != online:
-	case s.conn.Room() > 0:
+	if s == nil || s.state != online {
+		return
+	}
+	room := s.conn.Room() > 0
+	if cmd == codec.Presence {
+		x := s.extra()
+		x.told++
+		x.stale = x.stale || !room
+	}
+	if room {
 		s.send(packet)
-	case cmd == codec.Presence:
-		s.extra().stale = true
 	}
 }
 
@@ -113,10 +118,13 @@ func (l *loop) Close(ref hub.Ref, code codec.Code, reason string, before int64) 
 		if s == nil || s.state == gone || s.state == fresh {
 			return
 		}
-		if before > 0 && s.state == online && s.issued >= before {
-			return
+		switch {
+		case before > 0 && s.state == loggingIn: // welcome knows how old the token is
+			x := s.extra()
+			x.revoked = max(x.revoked, before)
+		case before == 0 || s.issued < before:
+			s.end(code, reason)
 		}
-		s.end(code, reason)
 	})
 }
 

@@ -14,11 +14,17 @@ import (
 
 // push offers one committed entry to the session.
 func (s *Session) push(inbox uint64, f *hub.Frame) {
+	if s.state == fresh {
+		return // of a LOGIN that failed after all
+	}
 	if inbox > s.head {
 		s.head = inbox
 	}
 	if s.state != online {
 		return // the answer to LOGIN begins from head
+	}
+	if s.x != nil && f.Conv[0] == 'g' {
+		s.passed(f)
 	}
 	if inbox != s.pushed+1 || !s.room() {
 		s.catchUp()
@@ -141,11 +147,18 @@ func (s *Session) lag() {
 	s.send(l.scratch)
 }
 
+// caughtUp ends the lag when nothing is left to push, of the inbox and of large groups.
 func (s *Session) caughtUp() {
-	if s.lagging {
-		s.lagging = false
-		s.loop.stats.lagging.Add(-1)
+	if !s.lagging || s.pushed < s.head {
+		return
 	}
+	for _, w := range s.followed() {
+		if w.pushed < w.f.head {
+			return
+		}
+	}
+	s.lagging = false
+	s.loop.stats.lagging.Add(-1)
 }
 
 // drained: everything written is with the kernel. That acknowledges it for ack: auto; and there is room again.

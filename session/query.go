@@ -144,15 +144,28 @@ func (s *Session) presence(p *codec.Packet) {
 		h.Watch(ref, u)
 	}
 	x.watches = watches
-	id, users := clone(p.ID), r.Watch
-	s.query(id, func(m *Manager) ([]byte, error) {
+	s.tellPresence(clone(p.ID), r.Watch)
+}
+
+// tellPresence answers PRESENCE. A change that was told while the state was being looked up may be newer than what was
+// found, so it is looked up again: the client may take the last it hears for the truth.
+func (s *Session) tellPresence(id []byte, users []string) {
+	m, told := s.loop.m, s.x.told
+	var states []codec.PresenceState
+	var err error
+	s.ask(func() {
 		ctx, cancel := m.requestContext()
 		defer cancel()
-		states, err := m.hub.PresenceOf(ctx, users)
-		if err != nil {
-			return nil, err
+		states, err = m.hub.PresenceOf(ctx, users)
+	}, func() {
+		switch {
+		case err != nil:
+			s.refuseError(id, err)
+		case s.x.told != told:
+			s.tellPresence(id, users)
+		default:
+			s.send(codec.AppendPresence(nil, id, states))
 		}
-		return codec.AppendPresence(nil, id, states), nil
 	})
 }
 

@@ -55,11 +55,12 @@ type Session struct {
 
 // extras are the parts of a session that few sessions need.
 type extras struct {
-	token   string // of the upgrade, until LOGIN
-	since   int64  // ms of the login
+	token   string // of the upgrade, until LOGIN has succeeded
+	revoked int64  // ms: tokens issued before were revoked while LOGIN was being checked
 	joined  []string
 	watches map[string]struct{}
-	stale   bool // a change of a watched user was dropped
+	told    uint // changes of watched users that have come
+	stale   bool // one of them was dropped
 	follows []*follower
 }
 
@@ -158,23 +159,38 @@ func (s *Session) ask(work func(), answer func()) {
 	s.conn.Pause()
 	ref, l := s.ref(), s.loop
 	s.hub().Pool().Go(func() {
+		done := false
+		defer func() {
+			if !done { // a panic, which the pool logs
+				l.post(func() { l.panicked(ref) })
+			}
+		}()
 		work()
+		done = true
 		l.post(func() {
 			if l.session(ref) != s {
 				return
 			}
 			s.busy = false
-			if s.state != gone {
-				answer()
-			}
+			bad := s.bad
+			answer()
+			s.judged(bad)
 			s.resume()
 		})
 	})
 }
 
+// panicked ends the session whose request panicked in the pool.
+func (l *loop) panicked(ref hub.Ref) {
+	if s := l.session(ref); s != nil {
+		s.refuse(nil, codec.CodeInternal, "internal error")
+		s.conn.Close(engine.ReasonPanic, 1011, "internal error")
+	}
+}
+
 // resume reads on unless there is still a reason not to.
 func (s *Session) resume() {
-	if !s.busy && !s.held {
+	if !s.busy && !s.held && !s.loop.draining {
 		s.conn.Resume()
 	}
 }
