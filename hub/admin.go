@@ -105,6 +105,10 @@ func (h *Hub) submitAndWait(ctx context.Context, s *Submission) (Sent, error) {
 	}
 }
 
+// recaller stands for the API's recalls where the sender of a message id does: no user can have this name, so no id that
+// a back-end chooses meets theirs.
+const recaller = "/"
+
 // RecallMessage takes a message back without a window and returns the event's sequence.
 func (h *Hub) RecallMessage(ctx context.Context, conv string, seq uint64) (uint64, error) {
 	if kind, _, _ := store.ConvKind(conv); kind == 0 {
@@ -112,6 +116,7 @@ func (h *Hub) RecallMessage(ctx context.Context, conv string, seq uint64) (uint6
 	}
 	s := h.NewSubmission(fmt.Appendf(nil, "recall/%s/%d", conv, seq), nil)
 	s.Draft.Kind, s.Draft.Conv, s.Draft.Target = store.Recall, conv, seq
+	s.Draft.MsgID = codec.MakeMsgID(recaller, s.Draft.ID)
 	sent, err := h.submitAndWait(ctx, s)
 	return sent.Seq, err
 }

@@ -53,7 +53,9 @@ func (h *Hub) Free(s *Submission) {
 // stays the caller's; otherwise the answer comes through the outlet or Done.
 func (h *Hub) Submit(s *Submission) *Error {
 	d := &s.Draft
-	d.MsgID = codec.MakeMsgID(d.From, d.ID)
+	if d.MsgID == ([16]byte{}) {
+		d.MsgID = codec.MakeMsgID(d.From, d.ID)
+	}
 	s.submitted = time.Now()
 	d.TS = s.submitted.UnixMilli()
 	if err := h.log.Append(d.Conv, s); err != nil {

@@ -1,0 +1,244 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/meshtalk/meshtalk/client"
+	"github.com/meshtalk/meshtalk/codec"
+)
+
+// user is one client that sends as fast as it is answered, over bare connections: what is not acknowledged when a
+// connection ends is sent again on the next one, with the same id and in the same order.
+type user struct {
+	name    string
+	h       *history
+	peers   []string            // to write to
+	groups  map[string][]string // to write to, with their members
+	sent    int
+	waiting []*sending // sent and not acknowledged, in order
+}
+
+// window is how many messages a user has in flight.
+const window = 16
+
+// run sends until the connection ends or stop is closed and everything has been acknowledged. A nil error means the latter.
+func (u *user) run(ctx context.Context, p *process, transport string, stop <-chan struct{}) error {
+	c, err := connect(ctx, p, transport, u.name)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, s := range u.waiting {
+		if err := c.Send(ctx, s.packet()); err != nil {
+			return err
+		}
+	}
+	for {
+		select {
+		case <-stop:
+			if len(u.waiting) == 0 {
+				return nil
+			}
+		default:
+			for len(u.waiting) < window {
+				s := u.next()
+				u.h.send(s)
+				u.waiting = append(u.waiting, s)
+				if err := c.Send(ctx, s.packet()); err != nil {
+					return err
+				}
+			}
+		}
+		if err := u.receive(ctx, c); err != nil {
+			return err
+		}
+	}
+}
+
+// next makes a message to somebody.
+func (u *user) next() *sending {
+	u.sent++
+	s := &sending{id: fmt.Sprintf("%s-%d", u.name, u.sent), from: u.name}
+	s.content = fmt.Sprintf("%q", s.id)
+	if len(u.groups) > 0 && rand.IntN(4) == 0 {
+		for g, members := range u.groups {
+			s.conv, s.recipients = "g:"+g, members
+			return s
+		}
+	}
+	peer := u.peers[rand.IntN(len(u.peers))]
+	s.recipients = []string{u.name, peer}
+	if peer == u.name {
+		s.recipients = s.recipients[:1]
+	}
+	s.conv = "p:" + min(u.name, peer) + ":" + max(u.name, peer)
+	return s
+}
+
+// packet is the message as it is sent.
+func (s *sending) packet() []byte {
+	if s.conv[0] == 'g' {
+		return fmt.Appendf(nil, `{"cmd":4,"id":%q,"data":{"group":%q,"content":%s}}`, s.id, s.conv[2:], s.content)
+	}
+	to := s.recipients[len(s.recipients)-1]
+	return fmt.Appendf(nil, `{"cmd":3,"id":%q,"data":{"to":%q,"content":%s}}`, s.id, to, s.content)
+}
+
+// errPromise is a broken promise, which no reconnect mends.
+var errPromise = errors.New("broken promise")
+
+// receive handles one packet.
+func (u *user) receive(ctx context.Context, c *client.Conn) error {
+	b, err := c.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	p, problem := codec.Parse(b)
+	if !problem.OK() {
+		return fmt.Errorf("%w: received %.200s: %s", errPromise, b, problem.Message)
+	}
+	switch p.Cmd {
+	case codec.SendAck:
+		var ack struct {
+			MsgID string
+			Seq   uint64
+		}
+		if err := json.Unmarshal(p.Data, &ack); err != nil {
+			return fmt.Errorf("%w: %s: %w", errPromise, b, err)
+		}
+		if err := u.h.ack(string(p.ID), ack.MsgID, ack.Seq); err != nil {
+			return fmt.Errorf("%w: %w", errPromise, err)
+		}
+		u.answered(string(p.ID))
+	case codec.Error:
+		return fmt.Errorf("refused: %s", b)
+	case codec.GoAway:
+		return errors.New("going away")
+	}
+	return nil
+}
+
+func (u *user) answered(id string) {
+	for i, s := range u.waiting {
+		if s.id == id {
+			u.waiting = append(u.waiting[:i], u.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// connect opens a connection and logs in.
+func connect(ctx context.Context, p *process, transport, user string) (*client.Conn, error) {
+	c, err := client.DialConn(ctx, p.urls[transport], client.ConnOptions{})
+	if err != nil {
+		return nil, err
+	}
+	login := fmt.Appendf(nil, `{"cmd":0,"data":{"accessToken":%q}}`, p.token(user))
+	if err := c.Send(ctx, login); err == nil {
+		for {
+			var b []byte
+			if b, err = c.Receive(ctx); err != nil {
+				break
+			}
+			if q, _ := codec.Parse(b); q.Cmd == codec.Login {
+				return c, nil
+			} else if q.Cmd == codec.Error {
+				err = fmt.Errorf("login: %s", b)
+				break
+			}
+		}
+	}
+	_ = c.Close()
+	return nil, err
+}
+
+// crowd runs all users against one server until it is told to stop; it returns the first broken promise.
+func crowd(ctx context.Context, p *process, users []*user, stop <-chan struct{}) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, len(users))
+	for i, u := range users {
+		wg.Go(func() {
+			if err := u.run(ctx, p, []string{"tcp", "websocket"}[i%2], stop); errors.Is(err, errPromise) {
+				errs <- err
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return <-errs
+}
+
+// inboxes pulls what every user has.
+func inboxes(t *testing.T, p *process, users []*user) map[string][]entry {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all := map[string][]entry{}
+	for _, u := range users {
+		c, err := connect(ctx, p, "tcp", u.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[u.name] = pullAll(ctx, t, c)
+		_ = c.Close()
+	}
+	return all
+}
+
+// pullAll reads a whole inbox by PULL.
+func pullAll(ctx context.Context, t *testing.T, c *client.Conn) (list []entry) {
+	t.Helper()
+	for after := uint64(0); ; {
+		if err := c.Send(ctx, fmt.Appendf(nil, `{"cmd":8,"id":"pull","data":{"after":%d,"limit":500}}`, after)); err != nil {
+			t.Fatal(err)
+		}
+		page, more := receivePage(ctx, t, c)
+		list = append(list, page...)
+		if !more {
+			return list
+		}
+		after = page[len(page)-1].inbox
+	}
+}
+
+// receivePage waits for the answer to a PULL, passing over pushes.
+func receivePage(ctx context.Context, t *testing.T, c *client.Conn) (page []entry, more bool) {
+	t.Helper()
+	for {
+		b, err := c.Receive(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var answer struct {
+			Cmd  codec.Cmd
+			Data struct {
+				Entries []struct {
+					Data struct {
+						Inbox, Seq      uint64
+						MsgID, ID, From string
+						Conv            string
+						Content         json.RawMessage
+					}
+				}
+				More bool
+			}
+		}
+		if err := json.Unmarshal(b, &answer); err != nil {
+			t.Fatalf("%.200s: %v", b, err)
+		}
+		if answer.Cmd != codec.Pull {
+			continue
+		}
+		for _, e := range answer.Data.Entries {
+			d := e.Data
+			page = append(page, entry{d.Inbox, d.Seq, d.MsgID, d.ID, d.From, d.Conv, string(d.Content)})
+		}
+		return page, answer.Data.More
+	}
+}
