@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +27,9 @@ type node struct {
 	o    server.Options
 	srv  *server.Server
 	stop func() error // ends the server gracefully and returns Run's error; safe to call twice
+
+	peers []*peer // all that were dialled
+	ids   *atomic.Int64
 }
 
 // patience is how long a test waits for what must happen. It is no limit on speed: only a test that fails waits for it.
@@ -53,7 +58,7 @@ func start(t *testing.T, change ...func(*server.Options)) *node {
 	for _, f := range change {
 		f(&o)
 	}
-	n := &node{t: t, o: o}
+	n := &node{t: t, o: o, ids: new(atomic.Int64)}
 	n.run()
 	return n
 }
@@ -86,9 +91,13 @@ func (n *node) run() {
 	})
 }
 
-// restart stops the server and starts it on the same data.
+// restart stops the server and starts it on the same data. Connections are closed before: a server waits for its peers.
 func (n *node) restart() {
 	n.t.Helper()
+	for _, p := range n.peers {
+		_ = p.c.Close()
+	}
+	n.peers = nil
 	if err := n.stop(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -125,20 +134,29 @@ func (n *node) token(user, terminal string, ttl time.Duration) string {
 type peer struct {
 	t    *testing.T
 	c    *client.Conn
-	skip map[int]bool // commands that expect passes over
+	skip map[int]bool  // commands that expect passes over
+	ids  *atomic.Int64 // of the node: the last number that sendN gave to an id
 }
 
 // dial opens a connection: "websocket" or "tcp".
 func (n *node) dial(transport string) *peer {
 	n.t.Helper()
+	return n.dialURL(n.url(transport), nil)
+}
+
+// dialURL is dial with an address and headers of the test's own.
+func (n *node) dialURL(url string, header http.Header) *peer {
+	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	c, err := client.DialConn(ctx, n.url(transport), client.ConnOptions{})
+	c, err := client.DialConn(ctx, url, client.ConnOptions{Header: header})
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { _ = c.Close() })
-	return &peer{t: n.t, c: c, skip: map[int]bool{11: true}} // receipts come when they come
+	p := &peer{t: n.t, c: c, ids: n.ids, skip: map[int]bool{11: true}} // receipts come when they come
+	n.peers = append(n.peers, p)
+	return p
 }
 
 // login opens a connection and logs in; more are further fields of LOGIN's data, as JSON without braces.
@@ -153,8 +171,27 @@ func (p *peer) login(token string, more ...string) packet {
 	p.t.Helper()
 	fields := append([]string{fmt.Sprintf(`"accessToken":%q`, token)}, more...)
 	p.send(fmt.Sprintf(`{"cmd":0,"id":"login","data":{%s}}`, strings.Join(fields, ",")))
-	got := p.expect(`{"cmd":0,"id":"login"}`)
-	return got
+	return p.expect(`{"cmd":0,"id":"login"}`)
+}
+
+// transports are both, for tests of what might differ.
+var transports = []string{"websocket", "tcp"}
+
+// eachTransport runs f once for each transport.
+func eachTransport(t *testing.T, f func(t *testing.T, transport string)) {
+	for _, transport := range transports {
+		t.Run(transport, func(t *testing.T) { f(t, transport) })
+	}
+}
+
+// with is p in the hands of a subtest.
+func (p *peer) with(t *testing.T) *peer {
+	return &peer{t: t, c: p.c, ids: p.ids, skip: p.skip}
+}
+
+// on is n in the hands of a subtest.
+func (n *node) on(t *testing.T) *node {
+	return &node{t: t, o: n.o, srv: n.srv, stop: n.stop, ids: n.ids}
 }
 
 // send writes one packet as it is.
@@ -191,8 +228,8 @@ func (p packet) cmd() int {
 	return int(f)
 }
 
-// receive returns the next packet.
-func (p *peer) receive() packet {
+// raw returns the next packet as it is.
+func (p *peer) raw() []byte {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -200,28 +237,76 @@ func (p *peer) receive() packet {
 	if err != nil {
 		p.t.Fatalf("receive: %v", err)
 	}
+	return b
+}
+
+// receive returns the next packet.
+func (p *peer) receive() packet {
+	p.t.Helper()
+	return parse(p.t, p.raw())
+}
+
+// next is receive without what p skips.
+func (p *peer) next() packet {
+	p.t.Helper()
+	for {
+		if got := p.receive(); !p.skip[got.cmd()] {
+			return got
+		}
+	}
+}
+
+func parse(t *testing.T, b []byte) packet {
+	t.Helper()
 	var got packet
 	if err := json.Unmarshal(b, &got); err != nil {
-		p.t.Fatalf("received %.200s: %v", b, err)
+		t.Fatalf("received %.200s: %v", b, err)
 	}
 	return got
 }
 
 // expect receives the next packet (but those of p.skip) and fails unless it contains what is wanted: every field of want, at any
-// depth; arrays as a whole; what want does not name does not matter. "*" stands for any value, null for an absent one.
+// depth; arrays element by element; what want does not name does not matter. "*" stands for any value, null for an absent one.
 func (p *peer) expect(want string) packet {
 	p.t.Helper()
-	var w packet
-	if err := json.Unmarshal([]byte(want), &w); err != nil {
-		p.t.Fatalf("expect %s: %v", want, err)
-	}
+	w := parse(p.t, []byte(want))
 	got := p.receive()
 	for p.skip[got.cmd()] && got.cmd() != w.cmd() {
 		got = p.receive()
 	}
-	if path, ok := contains(map[string]any(got), map[string]any(w)); !ok {
+	check(p.t, got, want)
+	return got
+}
+
+// check fails unless got contains what is wanted, see expect.
+func check(t *testing.T, got packet, want string) {
+	t.Helper()
+	if path, ok := contains(map[string]any(got), map[string]any(parse(t, []byte(want)))); !ok {
 		b, _ := json.Marshal(got)
-		p.t.Fatalf("got  %s\nwant %s\ndiffers at %s", b, want, path)
+		t.Fatalf("got  %s\nwant %s\ndiffers at %s", b, want, path)
+	}
+}
+
+// expectAll is expect for packets that may come in any order; it returns them in the order of wants.
+func (p *peer) expectAll(wants ...string) []packet {
+	p.t.Helper()
+	got := make([]packet, len(wants))
+	for range wants {
+		g := p.next()
+		found := false
+		for i, want := range wants {
+			if got[i] != nil {
+				continue
+			}
+			if _, ok := contains(map[string]any(g), map[string]any(parse(p.t, []byte(want)))); ok {
+				got[i], found = g, true
+				break
+			}
+		}
+		if !found {
+			b, _ := json.Marshal(g)
+			p.t.Fatalf("got  %s\nwant one of %s", b, wants)
+		}
 	}
 	return got
 }
@@ -277,10 +362,101 @@ func contains(got, want any) (path string, ok bool) {
 			}
 		}
 		return "", true
+	case []any:
+		g, isList := got.([]any)
+		if !isList || len(g) != len(w) {
+			return "[]", false
+		}
+		for i := range w {
+			if p, ok := contains(g[i], w[i]); !ok {
+				return fmt.Sprintf("[%d]%s", i, p), false
+			}
+		}
+		return "", true
 	case string:
 		if w == "*" {
 			return "", got != nil
 		}
 	}
 	return "", reflect.DeepEqual(got, want)
+}
+
+// call makes a request of the HTTP API, checks the status and that the answer contains want, and returns it.
+func (n *node) call(method, path, body string, status int, want string) packet {
+	n.t.Helper()
+	code, b := n.request(method, path, body, nil)
+	if code != status {
+		n.t.Fatalf("%s %s %.200s: %d %.500s, want %d", method, path, body, code, b, status)
+	}
+	got := parse(n.t, b)
+	check(n.t, got, want)
+	return got
+}
+
+// request makes a request of the admin port.
+func (n *node) request(method, path, body string, header http.Header) (status int, answer []byte) {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, n.url("admin")+path, strings.NewReader(body))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	// A connection of its own: none is left when the test ends.
+	tr := &http.Transport{DisableKeepAlives: true}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	answer, err = io.ReadAll(res.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return res.StatusCode, answer
+}
+
+// eventually waits for what no packet tells of.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !f(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// sendN sends count private messages "0", "1" … from p to user and waits for their acknowledgements.
+func (p *peer) sendN(to string, count int) {
+	p.t.Helper()
+	skip := p.skip
+	p.skip = map[int]bool{3: true, 11: true}
+	defer func() { p.skip = skip }()
+	for begun := 0; begun < count; {
+		n := min(count-begun, 256)
+		for i := range n {
+			p.send(fmt.Sprintf(`{"cmd":3,"id":"n%d","data":{"to":%q,"content":%d}}`, p.ids.Add(1), to, begun+i))
+		}
+		for range n {
+			p.expect(`{"cmd":6}`)
+		}
+		begun += n
+	}
+}
+
+// inboxes expects count pushed entries with the numbers from, from+1 …
+func (p *peer) inboxes(from, count uint64) {
+	p.t.Helper()
+	for i := range count {
+		got := p.next()
+		if got.cmd() < 3 || got.cmd() > 5 && got.cmd() != 14 || got.number("inbox") != from+i {
+			p.t.Fatalf("got %v, want the entry %d", got, from+i)
+		}
+	}
 }
