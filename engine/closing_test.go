@@ -79,6 +79,7 @@ func TestOurClose(t *testing.T) {
 
 // TestCloseTimeout: a peer that neither answers nor ends its side is waited for only so long.
 func TestCloseTimeout(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, dial func(t testing.TB, s *server) *client) {
 		s := start(t, &script{message: func(c *Conn, _ codec.Op, _ []byte) {
 			c.Close(FirstHandlerReason, 1000, "")

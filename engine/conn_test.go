@@ -120,6 +120,7 @@ func TestHandleOfClosed(t *testing.T) {
 
 // TestDeadline: never early, at most about a second late, once, and 0 takes it back.
 func TestDeadline(t *testing.T) {
+	t.Parallel()
 	type expiry struct {
 		name  string
 		early time.Duration

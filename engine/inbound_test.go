@@ -140,6 +140,7 @@ func rest(t *testing.T, c *client) []byte {
 }
 
 func TestHandshakeTimeout(t *testing.T) {
+	t.Parallel()
 	s := start(t, &script{}, func(o *Options) { o.HandshakeTimeout = time.Millisecond })
 	c := dialTCP(t, s.ws)
 	c.put([]byte("GET /im HTTP/1.1\r\n"))

@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	// A drain ends after so many operations or so long, and the sockets get their turn before the next.
+	// A drain ends after so many operations or so long, and the sockets get their turn before the next. The time is that
+	// of a few fan-outs to thousands of connections, which should meet in one write to each.
 	opsPerDrain  = 1024
-	timePerDrain = 4 * time.Millisecond
-	opsPerCheck  = 32 // operations between two looks at the clock
+	timePerDrain = 20 * time.Millisecond
+	opsPerCheck  = 4 // operations between two looks at the clock
 
 	// settleRounds bounds how often one event flushes what handlers send from Drained and Closed; the rest goes on in
 	// the next turn.

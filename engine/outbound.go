@@ -18,9 +18,10 @@ const (
 	largeMessage = 32 << 10
 
 	// gatherLimit is how many bytes of heads and chain a loop gathers before it writes everything out in between. It
-	// bounds memory, and with it how many messages to one connection may meet in one write of a wide fan-out: 8 MiB are
-	// 64 messages with 40-byte heads to 2,300 connections, or 15 to 10,000.
-	gatherLimit = 8 << 20
+	// bounds memory, and with it how many messages to one connection may meet in one write of a wide fan-out: with heads
+	// of 32 bytes 16 MiB are 64 messages to 5,400 connections. In the benchmark of 64 outstanding messages to 8,000
+	// connections 8 MiB gave 12 times the speed of single writes, 16 MiB 20 times.
+	gatherLimit = 16 << 20
 
 	// scratchSize is the largest single write of gathered messages.
 	scratchSize = 64 << 10

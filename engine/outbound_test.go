@@ -163,7 +163,7 @@ func TestSendInDrained(t *testing.T) {
 // reads; the callback comes first.
 func TestTooSlow(t *testing.T) {
 	both(t, func(t *testing.T, dial func(t testing.TB, s *server) *client) {
-		const hard = 1 << 20
+		const hard, slow = 1<<20, 8
 		var told, closed atomic.Int64
 		s := start(t, &script{
 			message: func(c *Conn, _ codec.Op, p []byte) {
@@ -187,7 +187,7 @@ func TestTooSlow(t *testing.T) {
 			}
 		})
 		var peers []*client
-		for range 20 {
+		for range slow {
 			peers = append(peers, dial(t, s))
 		}
 		before := heapInUse()
@@ -200,10 +200,10 @@ func TestTooSlow(t *testing.T) {
 			}
 		}
 		eventually(t, "all closed", func() bool { return s.Stats().Connections == [2]int64{} })
-		if told.Load() != 20 || closed.Load() != 20 || s.Stats().OutboundBytes != 0 {
+		if told.Load() != slow || closed.Load() != slow || s.Stats().OutboundBytes != 0 {
 			t.Errorf("told %d, closed %d, %d bytes left", told.Load(), closed.Load(), s.Stats().OutboundBytes)
 		}
-		if grown := heapInUse() - before; grown > 2<<20 {
+		if grown := heapInUse() - before; grown > 1<<20 {
 			t.Errorf("%d bytes of heap stay", grown)
 		}
 		runtime.KeepAlive(peers)
