@@ -163,7 +163,7 @@ func TestSendInDrained(t *testing.T) {
 // reads; the callback comes first.
 func TestTooSlow(t *testing.T) {
 	both(t, func(t *testing.T, dial func(t testing.TB, s *server) *client) {
-		const hard, slow = 1<<20, 8
+		const hard, slow = 1 << 20, 8
 		var told, closed atomic.Int64
 		s := start(t, &script{
 			message: func(c *Conn, _ codec.Op, p []byte) {
