@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,6 +28,7 @@ const (
 	envChild         = "MESHTALK_E2E_DATA"            // set in a child: its data directory
 	envAckBeforeSync = "MESHTALK_E2E_ACK_BEFORE_SYNC" // the server breaks its promise
 	envConnections   = "MESHTALK_E2E_NOFILE"          // the child's limit of descriptors
+	envOptions       = "MESHTALK_E2E_OPTIONS"         // JSON of what differs from the options below
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +52,11 @@ func child(dir string) error {
 	o.Limits.MessagesPerSecond = 0
 	o.AckBeforeSync = os.Getenv(envAckBeforeSync) != ""
 	o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if changes := os.Getenv(envOptions); changes != "" {
+		if err := json.Unmarshal([]byte(changes), &o); err != nil {
+			return err
+		}
+	}
 	if n := os.Getenv(envConnections); n != "" {
 		var limit syscall.Rlimit
 		if _, err := fmt.Sscan(n, &limit.Cur); err != nil {

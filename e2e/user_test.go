@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -133,29 +134,65 @@ func (u *user) answered(id string) {
 	}
 }
 
-// connect opens a connection and logs in.
-func connect(ctx context.Context, p *process, transport, user string) (*client.Conn, error) {
+// connect opens a connection and logs in; more are further fields of LOGIN's data, as JSON without braces.
+func connect(ctx context.Context, p *process, transport, user string, more ...string) (*client.Conn, error) {
 	c, err := client.DialConn(ctx, p.urls[transport], client.ConnOptions{})
 	if err != nil {
 		return nil, err
 	}
-	login := fmt.Appendf(nil, `{"cmd":0,"data":{"accessToken":%q}}`, p.token(user))
-	if err := c.Send(ctx, login); err == nil {
-		for {
-			var b []byte
-			if b, err = c.Receive(ctx); err != nil {
-				break
-			}
-			if q, _ := codec.Parse(b); q.Cmd == codec.Login {
-				return c, nil
-			} else if q.Cmd == codec.Error {
-				err = fmt.Errorf("login: %s", b)
-				break
-			}
+	if err := login(ctx, c, p.token(user), more...); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// login logs in on an open connection.
+func login(ctx context.Context, c *client.Conn, token string, more ...string) error {
+	fields := append([]string{fmt.Sprintf(`"accessToken":%q`, token)}, more...)
+	_, err := exchange(ctx, c, fmt.Sprintf(`{"cmd":0,"id":"login","data":{%s}}`, strings.Join(fields, ",")))
+	return err
+}
+
+// refusal is an ERROR packet.
+type refusal struct {
+	Code         int
+	Name         string
+	Retryable    bool
+	RetryAfterMs int
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("refused: %d %s", r.Code, r.Name) }
+
+func refusalOf(data []byte) error {
+	r := new(refusal)
+	if err := json.Unmarshal(data, r); err != nil {
+		return fmt.Errorf("%w: ERROR %s: %w", errPromise, data, err)
+	}
+	return r
+}
+
+// exchange sends a packet and returns the one that answers its id, passing over others. ERROR is a *refusal.
+func exchange(ctx context.Context, c *client.Conn, packet string) (client.Packet, error) {
+	sent, problem := codec.Parse([]byte(packet))
+	if !problem.OK() {
+		return client.Packet{}, fmt.Errorf("%s: %s", packet, problem.Message)
+	}
+	if err := c.Send(ctx, []byte(packet)); err != nil {
+		return client.Packet{}, err
+	}
+	for {
+		got, err := c.ReceivePacket(ctx)
+		switch {
+		case err != nil:
+			return got, err
+		case got.ID != string(sent.ID):
+		case got.Cmd == codec.Error:
+			return got, refusalOf(got.Data)
+		case got.Cmd == sent.Cmd || got.Cmd == codec.SendAck:
+			return got, nil
 		}
 	}
-	_ = c.Close()
-	return nil, err
 }
 
 // crowd runs all users against one server until it is told to stop; it returns the first broken promise.
