@@ -1,0 +1,42 @@
+package config
+
+import "strings"
+
+// Nearest is the known key with the fewest edits from name: letters put in, left out, changed or swapped. Of equally near
+// ones the first in the table wins.
+func Nearest(name string) string {
+	// A dash, a dot and an underscore are easily taken for each other: they count as the same first.
+	plain := strings.NewReplacer("-", ".", "_", ".")
+	best, bestEdits := "", 0
+	for _, f := range fields() {
+		edits := 2*distance(plain.Replace(strings.ToLower(name)), plain.Replace(f.Name)) + min(1, distance(name, f.Name))
+		if best == "" || edits < bestEdits {
+			best, bestEdits = f.Name, edits
+		}
+	}
+	return best
+}
+
+// distance is the number of edits between two names (optimal string alignment).
+func distance(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row := make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}

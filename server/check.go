@@ -1,0 +1,75 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/meshtalk/meshtalk/auth"
+)
+
+// Check finds what is wrong with o as far as that can be told without opening or making anything: it reads the files of
+// keys and tokens that o names, and asks no network. The error is one line that names the key.
+func Check(o Options) error {
+	s, err := New(o)
+	if err != nil {
+		return err
+	}
+	if o.Admin.Enable {
+		if _, err := s.adminToken(); err != nil {
+			return err
+		}
+	}
+	if o.Hooks.Authenticator != nil {
+		return nil
+	}
+	return s.checkAuth()
+}
+
+// checkAuth reads the keys as openAuth would, but makes none and fetches none.
+func (s *Server) checkAuth() error {
+	o := s.o
+	if ownKey(o) {
+		if _, err := os.Stat(filepath.Join(o.DataDir, "jwt.key")); errors.Is(err, fs.ErrNotExist) {
+			o.JWT.Secret = string(slices.Repeat([]byte("-"), auth.MinSecret)) // the start makes one
+		}
+	}
+	jo, err := s.jwtOptions(o)
+	if err != nil {
+		return err
+	}
+	if jo.JWKSURL != "" {
+		if len(jo.PublicKeyFiles) == 0 {
+			return nil
+		}
+		jo.JWKSURL = ""
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err = auth.NewJWT(ctx, jo)
+	return err
+}
+
+// ownKey reports whether tokens are signed with the key of the data directory.
+func ownKey(o Options) bool {
+	return o.JWT.Secret == "" && o.JWT.SecretFile == "" && len(o.JWT.PublicKeyFiles) == 0 && o.JWT.JWKSURL == ""
+}
+
+// Token mints a token that a server with these options accepts: for user, on terminal ("" = the client's choice), valid
+// for ttl. Before the first start it makes the key of the data directory as the start would.
+func Token(o Options, user, terminal string, ttl time.Duration) (string, error) {
+	s := &Server{o: o, log: slog.Default()}
+	jo, err := s.jwtOptions(o)
+	if err != nil {
+		return "", err
+	}
+	if len(jo.Secret) == 0 {
+		return "", errors.New("auth.jwt: tokens are signed elsewhere, here are only public keys (ask the issuer)")
+	}
+	return auth.Mint(jo.Secret, user, terminal, ttl, time.Now())
+}
