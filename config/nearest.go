@@ -5,13 +5,22 @@ import "strings"
 // Nearest is the known key with the fewest edits from name: letters put in, left out, changed or swapped. Of equally near
 // ones the first in the table wins.
 func Nearest(name string) string {
+	var known []string
+	for _, f := range fields() {
+		known = append(known, f.Name)
+	}
+	return NearestOf(name, known)
+}
+
+// NearestOf is the same among any names; "" when there are none.
+func NearestOf(name string, known []string) string {
 	// A dash, a dot and an underscore are easily taken for each other: they count as the same first.
 	plain := strings.NewReplacer("-", ".", "_", ".")
 	best, bestEdits := "", 0
-	for _, f := range fields() {
-		edits := 2*distance(plain.Replace(strings.ToLower(name)), plain.Replace(f.Name)) + min(1, distance(name, f.Name))
+	for _, k := range known {
+		edits := 2*distance(plain.Replace(strings.ToLower(name)), plain.Replace(k)) + min(1, distance(name, k))
 		if best == "" || edits < bestEdits {
-			best, bestEdits = f.Name, edits
+			best, bestEdits = k, edits
 		}
 	}
 	return best

@@ -9,10 +9,12 @@ import (
 
 // YAML is the whole configuration with secrets masked, each value with a comment that says where it came from. Without
 // secrets it loads again to the same.
-func (c *Config) YAML() ([]byte, error) {
-	root := &yaml.Node{Kind: yaml.MappingNode}
+func (c *Config) YAML() ([]byte, error) { return c.yaml(true) }
+
+func (c *Config) yaml(masked bool) ([]byte, error) {
+	root := &yaml.Node{Kind: yaml.MappingNode, HeadComment: c.Warning()}
 	for _, k := range fields() {
-		n := k.node(c)
+		n := k.node(c, masked)
 		n.LineComment = c.Origin(k.Name)
 		section := root
 		names := strings.Split(k.Name, ".")
@@ -43,8 +45,14 @@ func below(n *yaml.Node, name string) *yaml.Node {
 }
 
 // node is the value in c as YAML.
-func (f field) node(c *Config) *yaml.Node {
-	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: f.masked(f.text(c))} // quoted where it would read as something else
+func (f field) node(c *Config, masked bool) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: f.text(c)} // quoted where it would read as something else
+	if masked {
+		n.Value = f.masked(n.Value)
+	}
+	if strings.Contains(n.Value, "\n") {
+		n.Style = yaml.DoubleQuotedStyle // a block leaves no room for the comment
+	}
 	switch f.kind() {
 	case Bool:
 		n.Tag = "!!bool"

@@ -62,6 +62,7 @@ var seedKeys = map[string]string{
 // fileReader walks through a YAML file.
 type fileReader struct {
 	file    string
+	seed    []value // said by the original server's keys
 	values  []value
 	ignored []string
 }
@@ -84,17 +85,8 @@ func readFile(file string, text []byte) (values []value, ignored []string, err e
 	if err = r.walk("", doc.Content[0], 0); err != nil {
 		return nil, nil, err
 	}
-	slices.SortStableFunc(r.values, func(a, b value) int { return seedFirst(a) - seedFirst(b) })
 	slices.Sort(r.ignored)
-	return r.values, slices.Compact(r.ignored), nil
-}
-
-// seedFirst is 0 for what an alias of the original server said, 1 for our own key.
-func seedFirst(v value) int {
-	if strings.HasSuffix(v.origin, ")") {
-		return 0
-	}
-	return 1
+	return append(r.seed, r.values...), slices.Compact(r.ignored), nil
 }
 
 func oneLine(err error) string {
@@ -124,16 +116,27 @@ func (r *fileReader) walk(key string, n *yaml.Node, depth int) error {
 }
 
 func (r *fileReader) walkMap(key string, n *yaml.Node, depth int) error {
-	if _, isKey := lookup(key); isKey && len(n.Content) == 0 {
-		return fmt.Errorf("%s: (%s): expected a value, not a section", key, r.origin(n))
+	if len(n.Content) == 0 && key != "" {
+		if _, isKey := lookup(key); isKey {
+			return fmt.Errorf("%s: (%s): expected a value, not a section", key, r.origin(n))
+		}
+		return r.unknown(key, &yaml.Node{Tag: "!!null", Line: n.Line})
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Tag == "!!merge" { // first: what stands beside it goes before
+			if err := r.walk(key, n.Content[i+1], depth+1); err != nil {
+				return err
+			}
+		}
 	}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, child := n.Content[i], n.Content[i+1]
-		full := name.Value
 		if name.Tag == "!!merge" {
-			full = key
-		} else if key != "" {
+			continue
+		}
+		full := name.Value
+		if key != "" {
 			full = key + "." + name.Value
 		}
 		if seen[full] {
@@ -153,29 +156,17 @@ func (r *fileReader) origin(n *yaml.Node) string {
 
 // leaf takes a value that is no section.
 func (r *fileReader) leaf(key string, n *yaml.Node) error {
-	origin := r.origin(n)
-	if own, ok := seedKeys[key]; ok {
-		key, origin = own, origin+" ("+key+")"
+	own, seed := seedKeys[key]
+	if !seed {
+		own = key
 	}
-	if _, known := lookup(key); !known {
-		for _, p := range seedIgnored {
-			if key == p || strings.HasSuffix(p, ".") && (strings.HasPrefix(key, p) || key+"." == p) {
-				r.ignored = append(r.ignored, key)
-				return nil
-			}
-		}
-		if n.Tag == "!!null" && isSection(key) {
-			return nil // a section whose keys are all commented out
-		}
-		if isSection(key) {
-			return fmt.Errorf("%s: (%s): expected keys below it, such as %s", key, origin, firstBelow(key))
-		}
-		return fmt.Errorf("%s (%s): unknown key; the nearest one is %s", key, origin, Nearest(key))
+	if _, known := lookup(own); !known {
+		return r.unknown(key, n)
 	}
 	if n.Tag == "!!null" {
 		return nil // nothing said: what the other sources say, or the default
 	}
-	v := value{key: key, text: n.Value, origin: origin}
+	v := value{key: own, text: n.Value, origin: r.origin(n)}
 	if n.Kind == yaml.SequenceNode {
 		v.isList = true
 		for _, e := range n.Content {
@@ -183,23 +174,44 @@ func (r *fileReader) leaf(key string, n *yaml.Node) error {
 				e = e.Alias
 			}
 			if e.Kind != yaml.ScalarNode {
-				return fmt.Errorf("%s: (%s): expected a list of plain values", key, origin)
+				return fmt.Errorf("%s: (%s): expected a list of plain values", key, v.origin)
 			}
 			v.list = append(v.list, e.Value)
 		}
 	}
-	if key == "redis.address" { // the original server wrote redis://host:port
+	if own == "redis.address" { // the original server wrote redis://host:port
 		v.text = strings.ReplaceAll(v.text, "redis://", "")
 		for i := range v.list {
 			v.list[i] = strings.TrimPrefix(v.list[i], "redis://")
 		}
 	}
-	r.values = append(r.values, v)
+	if seed {
+		v.origin += ", " + key
+		r.seed = append(r.seed, v)
+	} else {
+		r.values = append(r.values, v)
+	}
 	return nil
 }
 
-func isSection(key string) bool { return firstBelow(key) != "" }
+// unknown judges a key that is none of ours.
+func (r *fileReader) unknown(key string, n *yaml.Node) error {
+	for _, p := range seedIgnored {
+		if key == p || strings.HasSuffix(p, ".") && (strings.HasPrefix(key, p) || key+"." == p) {
+			r.ignored = append(r.ignored, key)
+			return nil
+		}
+	}
+	switch below := firstBelow(key); {
+	case below == "":
+		return fmt.Errorf("%s (%s): unknown key; the nearest one is %s", key, r.origin(n), Nearest(key))
+	case n.Tag != "!!null":
+		return fmt.Errorf("%s: (%s): expected keys below it, such as %s", key, r.origin(n), below)
+	}
+	return nil // a section whose keys are all commented out
+}
 
+// firstBelow is a key of the section, "" when it is none.
 func firstBelow(section string) string {
 	for _, f := range fields() {
 		if strings.HasPrefix(f.Name, section+".") {

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshtalk/meshtalk/config"
+	"github.com/meshtalk/meshtalk/server"
+)
+
+func newServe(e environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the server",
+		Long: "Run the server. It prints one line for each listener and then \"ready\" to standard output, and logs to standard error.\n" +
+			"SIGTERM or SIGINT stop it gracefully, a second one at once. SIGHUP reads the configuration again and takes over the\n" +
+			"log level, the limits of messages and the keys of tokens. Each setting is also an environment variable:\n" +
+			"--websocket.port is MESHTALK_WEBSOCKET_PORT.",
+		Args: cobra.NoArgs,
+	}
+	s := addSettings(cmd, e.env)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := s.load()
+		if err != nil {
+			return err
+		}
+		if err := config.CheckBuilt(c.Options); err != nil {
+			return usage("%w", err)
+		}
+		return serve(s, c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// serve runs the server until a signal ends it.
+func serve(s *settings, c *config.Config, out, log io.Writer) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	held := &heldWriter{to: log}
+	c.Options.LogLevel = new(slog.LevelVar)
+	c.Options.Logger = c.Logger(held, c.Options.LogLevel)
+	srv, err := server.New(c.Options)
+	if err != nil {
+		return usage("%w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := srv.Start(ctx); err != nil {
+		return failure(err)
+	}
+	held.release()
+	if w := c.Warning(); w != "" {
+		c.Options.Logger.Warn(w)
+	}
+	for _, a := range srv.Addresses() {
+		fmt.Fprintln(out, a.Name, a.URL)
+	}
+	fmt.Fprintln(out, "ready")
+
+	for sig := range signals {
+		if sig != syscall.SIGHUP {
+			break
+		}
+		c = reload(s, c, srv)
+	}
+	return stop(srv, c, signals)
+}
+
+// stop ends the server gracefully; a second signal cuts it short.
+func stop(srv *server.Server, c *config.Config, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Options.ShutdownTimeout)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- srv.Stop(ctx) }()
+	for {
+		select {
+		case err := <-stopped:
+			return failure(err)
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return failure(errors.New("stopped by a second signal: clients were not waited for, accepted messages are kept"))
+			}
+		}
+	}
+}
+
+// reload reads the configuration again and takes over what may change. On an error everything stays as it is.
+func reload(s *settings, old *config.Config, srv *server.Server) *config.Config {
+	log := old.Options.Logger
+	c, err := s.load()
+	if err == nil {
+		err = config.CheckBuilt(c.Options)
+	}
+	if err != nil {
+		log.Error("SIGHUP: the configuration stays as it was", "error", oneLine(err.Error()))
+		return old
+	}
+	c.Options.Logger = log
+	c.Options.LogLevel = new(slog.LevelVar)
+	c.Options.LogLevel.Set(c.Level())
+	if err := srv.Reload(c.Options); err != nil {
+		log.Error("SIGHUP: the keys stay as they were", "error", oneLine(err.Error()))
+		return old
+	}
+	if names := config.NeedRestart(old, c); len(names) > 0 {
+		log.Warn("SIGHUP: these settings want a restart", "keys", strings.Join(names, ", "))
+	}
+	log.Info("SIGHUP: the configuration was read again")
+	return c
+}
+
+// heldWriter keeps what is logged until the start has succeeded, so that a failed one leaves its one line alone.
+type heldWriter struct {
+	to io.Writer
+
+	mu       sync.Mutex
+	held     []byte
+	released bool
+}
+
+// Write implements io.Writer.
+func (w *heldWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.released {
+		return w.to.Write(p)
+	}
+	w.held = append(w.held, p...)
+	return len(p), nil
+}
+
+func (w *heldWriter) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, _ = w.to.Write(w.held) // nobody to tell when standard error is gone
+	w.held, w.released = nil, true
+}

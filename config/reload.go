@@ -1,0 +1,18 @@
+package config
+
+import "strings"
+
+// reloads reports whether server.Reload takes a key over while the server runs.
+func reloads(key string) bool {
+	return key == "log.level" || strings.HasPrefix(key, "auth.jwt.") || strings.HasPrefix(key, "limits.messages-")
+}
+
+// NeedRestart names the keys that differ between two configurations and that only a restart takes over.
+func NeedRestart(running, next *Config) (keys []string) {
+	for _, f := range fields() {
+		if !reloads(f.Name) && f.text(running) != f.text(next) {
+			keys = append(keys, f.Name)
+		}
+	}
+	return keys
+}
