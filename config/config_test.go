@@ -1,6 +1,7 @@
 package config
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -135,8 +136,11 @@ func TestEveryKeyEveryWay(t *testing.T) {
 		if k.Name == "websocket.enable" || k.Name == "cluster.enable" {
 			continue // both have conditions
 		}
-		if k.Name == "performance.boss-threads" {
+		switch k.Name {
+		case "performance.boss-threads":
 			v = "3"
+		case "performance.max-frame-size":
+			v = "4096"
 		}
 		if k.Env != EnvName(k.Name) || k.Help == "" {
 			t.Errorf("%s: variable %q, help %q", k.Name, k.Env, k.Help)
@@ -280,7 +284,7 @@ func TestRefusals(t *testing.T) {
 		{flags: []string{"shutdown.timeout=soon"}, want: []string{"shutdown.timeout", "30s"}},
 		{flags: []string{"limits.connections=-1"}, want: []string{"limits.connections", "0 to"}},
 		{flags: []string{"performance.max-frame-size=16777217"}, want: []string{"performance.max-frame-size", "16777216"}},
-		{flags: []string{"performance.max-frame-size=0"}, want: []string{"performance.max-frame-size", "256"}},
+		{flags: []string{"performance.max-frame-size=0"}, want: []string{"performance.max-frame-size", "1024"}},
 		{flags: []string{"performance.boss-threads=0"}, want: []string{"performance.boss-threads", "1 to 64"}},
 		{flags: []string{"group.inbox-limit=0"}, want: []string{"group.inbox-limit", "1 to"}},
 		{flags: []string{"message.history.retention-days=0"}, want: []string{"message.history.retention-days", "1 to"}},
@@ -375,6 +379,30 @@ func TestNearest(t *testing.T) {
 	} {
 		if got := Nearest(name); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestNeedRestart(t *testing.T) {
+	a := load(t, "", nil)
+	b := load(t, "", nil, "log.level=debug", "limits.messages-burst=7", "auth.jwt.leeway=1s", "websocket.port=1", "log.format=json")
+	if got := strings.Join(NeedRestart(a, b), " "); got != "websocket.port log.format" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestLogger(t *testing.T) {
+	for format, want := range map[string]string{"text": "level=WARN msg=b", "json": `"level":"WARN","msg":"b"`} {
+		c := load(t, "", nil, "log.format="+format, "log.level=warn")
+		var out strings.Builder
+		var level slog.LevelVar
+		l := c.Logger(&out, &level)
+		l.Info("a")
+		l.Warn("b")
+		level.Set(slog.LevelInfo)
+		l.Info("c")
+		if text := out.String(); !strings.Contains(text, want) || strings.Count(text, "\n") != 2 {
+			t.Errorf("%s: %q", format, text)
 		}
 	}
 }

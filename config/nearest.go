@@ -2,8 +2,8 @@ package config
 
 import "strings"
 
-// Nearest is the known key with the fewest edits from name: letters put in, left out, changed or swapped. Of equally near
-// ones the first in the table wins.
+// Nearest is the known key with the cheapest edits from name: letters put in, left out, swapped, and at a higher price
+// changed, since who shortens a name is nearer than who writes another. Of equally near ones the first in the table wins.
 func Nearest(name string) string {
 	var known []string
 	for _, f := range fields() {
@@ -26,23 +26,29 @@ func NearestOf(name string, known []string) string {
 	return best
 }
 
-// distance is the number of edits between two names (optimal string alignment).
+// The prices of edits.
+const (
+	change = 3
+	insert = 2 // or leave out
+	swap   = 2
+)
+
+// distance is the price of the edits between two names (optimal string alignment).
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
-		last[j] = j
+		last[j] = insert * j
 	}
 	for i := 1; i <= len(a); i++ {
 		row := make([]int, len(b)+1)
-		row[0] = i
+		row[0] = insert * i
 		for j := 1; j <= len(b); j++ {
-			change := 1
+			row[j] = min(last[j]+insert, row[j-1]+insert, last[j-1]+change)
 			if a[i-1] == b[j-1] {
-				change = 0
+				row[j] = min(row[j], last[j-1])
 			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+change)
 			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
+				row[j] = min(row[j], before[j-2]+swap)
 			}
 		}
 		before, last = last, row

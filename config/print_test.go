@@ -182,6 +182,31 @@ func TestKeysAreThoseOfTheDocument(t *testing.T) {
 	}
 }
 
+// docs/configuration.md has every key, with its default.
+func TestConfigurationDocument(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 && strings.HasPrefix(cells[1], " `") {
+			name := strings.Split(cells[1], "`")[1]
+			defaults[name] = strings.Trim(cells[2], " `")
+		}
+	}
+	for _, k := range Keys() {
+		want, ok := defaults[k.Name]
+		if !ok || want != k.Default {
+			t.Errorf("%s: docs/configuration.md says %q, the program %q", k.Name, want, k.Default)
+		}
+		delete(defaults, k.Name)
+	}
+	for name := range defaults {
+		t.Errorf("docs/configuration.md has %s", name)
+	}
+}
+
 // documented takes the keys out of the table of §2: `redis.host`, `.port` in a row is redis.host, redis.port, and so
 // below `rocketmq.name-server`, `.producer.group`.
 func documented(text string) map[string]bool {
