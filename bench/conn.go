@@ -1,0 +1,450 @@
+package bench
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/meshtalk/meshtalk/codec"
+)
+
+// phase is how far a connection has come.
+type phase uint8
+
+const (
+	unborn     phase = iota
+	connecting       // connect(2) is under way
+	upgrading        // the WebSocket request is sent
+	loggingIn        // LOGIN is sent
+	live
+	dead
+)
+
+// maxPacket is the largest packet that is received, in bytes: an answer of PULL has 256 KiB and one entry.
+const maxPacket = 1 << 20
+
+// conn is one connection: some 200 bytes, and no buffer unless a packet is incomplete or a write did not fit. It is
+// owned by its loop.
+type conn struct {
+	fd        int32
+	index     int32 // in loop.conns
+	number    int   // of all loops' connections; names the user
+	phase     phase
+	transport codec.Transport
+	armed     bool // waiting for EPOLLOUT
+	dirty     bool // in loop.dirty
+	ackDue    bool
+	pulling   bool // a gap is being filled by PULL
+	ws        codec.WSFramer
+	in, out   []byte // from the loop's buffers; nil when empty
+	started   int64  // when connect began, ns of the run's clock
+
+	inbox uint64 // newest number taken
+	seq   uint64 // newest taken of its large group
+	flow  int32  // the scene's own
+}
+
+// dial begins to connect c.
+func (l *loop) dial(c *conn) error {
+	t := l.o.targets[c.number%len(l.o.targets)]
+	c.transport = t.transport
+	c.started = l.clock()
+	fd, err := startConnect(t.addr, l.o.source(c.number))
+	if err != nil {
+		return err
+	}
+	c.fd, c.phase, c.armed = fd, connecting, true
+	c.ws = codec.WSFramer{Max: maxPacket, Client: true}
+	return l.poll.set(unix.EPOLL_CTL_ADD, fd, c.index, unix.EPOLLIN|unix.EPOLLOUT)
+}
+
+// connected goes on after connect(2).
+func (l *loop) connected(c *conn) {
+	if err := connectError(c.fd); err != nil {
+		l.drop(c, fmt.Sprintf("connect: %v", err))
+		return
+	}
+	c.armed = false
+	if err := l.poll.set(unix.EPOLL_CTL_MOD, c.fd, c.index, unix.EPOLLIN); err != nil {
+		l.drop(c, err.Error())
+		return
+	}
+	if c.transport == codec.TCP {
+		l.login(c)
+		return
+	}
+	c.phase = upgrading
+	t := l.o.targets[c.number%len(l.o.targets)]
+	l.append(c, codec.AppendHandshake(l.scratch[:0], t.host, t.path, l.wsKey(c), ""))
+}
+
+// wsKey is the handshake's key of c. It is made from the loop's seed instead of being kept.
+func (l *loop) wsKey(c *conn) string {
+	var nonce [16]byte
+	r := rand.NewPCG(l.seed, uint64(c.number))
+	binary.LittleEndian.PutUint64(nonce[:8], r.Uint64())
+	binary.LittleEndian.PutUint64(nonce[8:], r.Uint64())
+	return base64.StdEncoding.EncodeToString(nonce[:])
+}
+
+// login sends LOGIN.
+func (l *loop) login(c *conn) {
+	token, err := l.o.Token(l.o.user(c.number), l.o.Terminal)
+	if err != nil {
+		l.drop(c, err.Error())
+		return
+	}
+	c.phase = loggingIn
+	b := append(l.scratch[:0], `{"cmd":0,"id":"login","data":{"accessToken":`...)
+	b = codec.AppendString(b, token)
+	b = codec.AppendString(append(b, `,"terminal":`...), l.o.Terminal)
+	b = codec.AppendString(append(b, `,"ack":`...), l.o.Ack)
+	if l.o.Window > 0 {
+		b = strconv.AppendInt(append(b, `,"window":`...), int64(l.o.Window), 10)
+	}
+	l.send(c, append(b, "}}"...))
+}
+
+// loggedIn takes the LOGIN answer.
+func (l *loop) loggedIn(c *conn, data []byte) {
+	var d struct {
+		Inbox struct{ Head, First, Acked uint64 }
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		l.drop(c, "unreadable LOGIN answer")
+		return
+	}
+	c.phase = live
+	c.inbox = d.Inbox.Acked
+	if d.Inbox.First > 0 {
+		c.inbox = max(c.inbox, d.Inbox.First-1)
+	}
+	l.handshakes--
+	l.lives++
+	l.stats.login.record(l.now - c.started)
+}
+
+// received cuts what was read from c into packets. Whatever is incomplete is kept.
+func (l *loop) received(c *conn, fresh []byte) {
+	b := fresh
+	if len(c.in) > 0 {
+		c.in = l.grow(c.in, fresh)
+		b = c.in
+	}
+	rest := l.cut(c, b)
+	switch {
+	case c.phase == dead:
+	case len(rest) == 0:
+		l.free(c.in)
+		c.in = nil
+	case len(c.in) > 0:
+		c.in = c.in[:copy(c.in, rest)]
+	default:
+		c.in = l.grow(nil, rest)
+	}
+	if c.ackDue {
+		l.acknowledge(c)
+	}
+}
+
+// cut handles the whole packets at the front of b and returns what is left.
+func (l *loop) cut(c *conn, b []byte) []byte {
+	for c.phase != dead && len(b) > 0 {
+		if c.phase == upgrading {
+			n, err := codec.ReadHandshakeReply(b, l.wsKey(c))
+			if err != nil {
+				l.drop(c, err.Error())
+			}
+			if n == 0 {
+				return b
+			}
+			b = b[n:]
+			l.login(c)
+			continue
+		}
+		if c.transport == codec.TCP {
+			if len(b) < 4 {
+				return b
+			}
+			n := int(binary.BigEndian.Uint32(b))
+			if n > maxPacket {
+				l.drop(c, fmt.Sprintf("a packet of %d bytes", n))
+				return nil
+			}
+			if len(b) < 4+n {
+				return b
+			}
+			l.packet(c, b[4:4+n])
+			b = b[4+n:]
+			continue
+		}
+		msg, n, _, err := c.ws.Next(b)
+		if err != nil {
+			l.drop(c, "framing: "+err.Error())
+			return nil
+		}
+		if n == 0 {
+			return b
+		}
+		b = b[n:]
+		l.frame(c, msg)
+	}
+	return b
+}
+
+// frame handles one WebSocket frame.
+func (l *loop) frame(c *conn, msg codec.Message) {
+	switch msg.Op {
+	case codec.OpText:
+		l.packet(c, msg.Payload)
+	case codec.OpPing:
+		var mask [4]byte
+		binary.LittleEndian.PutUint32(mask[:], rand.Uint32())
+		l.append(c, codec.AppendMaskedFrame(l.scratch[:0], codec.OpPong, msg.Payload, mask))
+	case codec.OpClose:
+		code, _ := codec.CloseCode(msg.Payload)
+		l.drop(c, fmt.Sprintf("closed by the server with %d", code))
+	}
+}
+
+// packet handles one packet.
+func (l *loop) packet(c *conn, b []byte) {
+	l.stats.packetsIn++
+	switch cmd := commandOf(b); cmd {
+	case codec.PrivateMessage, codec.GroupMessage, codec.SystemMessage:
+		p, ok := readPush(b)
+		if !ok {
+			l.fail("unreadable", "user %s got %.200q", l.o.user(c.number), b)
+			return
+		}
+		l.take(c, p)
+	case codec.SendAck:
+		if m, ok := findMark(b); ok && m.run == l.o.run {
+			l.scene.accepted(l, c, m)
+		}
+	case codec.HeartBeat:
+		l.stats.heartBeats++
+	case codec.Lag:
+		l.stats.lags++
+	default:
+		l.rare(c, b)
+	}
+}
+
+// rare handles the packets whose cost does not matter.
+func (l *loop) rare(c *conn, b []byte) {
+	p, problem := codec.Parse(b)
+	if !problem.OK() {
+		l.fail("unreadable", "user %s got %.200q", l.o.user(c.number), b)
+		return
+	}
+	switch p.Cmd {
+	case codec.Login:
+		if c.phase == loggingIn {
+			l.loggedIn(c, p.Data)
+		}
+	case codec.Pull:
+		l.pulled(c, p.Data)
+	case codec.Error:
+		var d struct{ Name, Message string }
+		_ = json.Unmarshal(p.Data, &d)
+		l.fail("error "+d.Name, "user %s, packet %q: %s", l.o.user(c.number), p.ID, d.Message)
+	case codec.ForceLogout, codec.GoAway:
+		l.fail("sent away", "user %s got %.200q", l.o.user(c.number), b)
+	}
+}
+
+// take applies the client's rule.
+func (l *loop) take(c *conn, p push) {
+	if p.inbox == 0 {
+		if p.seq > 0 {
+			l.takeLarge(c, p)
+		}
+		return
+	}
+	switch {
+	case p.inbox == c.inbox+1:
+		c.inbox = p.inbox
+		c.ackDue = true
+		l.scene.message(l, c, p)
+	case p.inbox <= c.inbox:
+		l.fail("inbox repeated", "user %s got inbox %d after %d on one connection", l.o.user(c.number), p.inbox, c.inbox)
+	default:
+		l.stats.gaps++
+		l.pull(c)
+	}
+}
+
+// takeLarge is take for a large group, which has no inbox number. Its first message on a connection begins the count.
+func (l *loop) takeLarge(c *conn, p push) {
+	if c.seq != 0 && p.seq != c.seq+1 {
+		l.fail("seq not contiguous", "user %s got seq %d of the group after %d", l.o.user(c.number), p.seq, c.seq)
+	}
+	c.seq = p.seq
+	c.ackDue = true
+	l.scene.message(l, c, p)
+}
+
+func (l *loop) pull(c *conn) {
+	if c.pulling {
+		return
+	}
+	c.pulling = true
+	b := strconv.AppendUint(append(l.scratch[:0], `{"cmd":8,"id":"pull","data":{"limit":500,"after":`...), c.inbox, 10)
+	l.send(c, append(b, "}}"...))
+}
+
+// pulled takes the answer of PULL.
+func (l *loop) pulled(c *conn, data []byte) {
+	var d struct {
+		Entries []json.RawMessage
+		First   uint64
+		More    bool
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		l.fail("unreadable", "PULL answer of user %s: %v", l.o.user(c.number), err)
+		return
+	}
+	if d.First > c.inbox+1 {
+		c.inbox = d.First - 1
+	}
+	for _, e := range d.Entries {
+		if p, ok := readPush(e); ok && p.inbox == c.inbox+1 {
+			l.take(c, p)
+		}
+	}
+	c.pulling = false
+	if d.More {
+		l.pull(c)
+	}
+}
+
+// acknowledge says how far c has come; once for all packets of one read.
+func (l *loop) acknowledge(c *conn) {
+	c.ackDue = false
+	if l.o.Ack != "client" || c.phase != live {
+		return
+	}
+	b := l.scratch[:0]
+	if c.inbox > 0 {
+		b = strconv.AppendUint(append(b, `{"cmd":7,"data":{"inbox":`...), c.inbox, 10)
+		l.send(c, append(b, "}}"...))
+	}
+	if c.seq > 0 {
+		b = codec.AppendString(append(b[:0], `{"cmd":7,"data":{"conv":`...), l.scene.largeConv(c))
+		b = strconv.AppendUint(append(b, `,"seq":`...), c.seq, 10)
+		l.send(c, append(b, "}}"...))
+	}
+}
+
+// send queues one packet. It may stand in l.scratch; it is copied.
+func (l *loop) send(c *conn, packet []byte) {
+	if c.phase == dead {
+		return
+	}
+	l.stats.packetsOut++
+	if len(c.out) == 0 {
+		c.out = l.buffer()
+	}
+	if c.transport == codec.TCP {
+		c.out = codec.AppendHeader(c.out, codec.TCP, codec.OpText, len(packet))
+		c.out = append(c.out, packet...)
+	} else {
+		var mask [4]byte
+		binary.LittleEndian.PutUint32(mask[:], rand.Uint32())
+		c.out = codec.AppendMaskedFrame(c.out, codec.OpText, packet, mask)
+	}
+	l.touch(c)
+}
+
+// append queues raw bytes.
+func (l *loop) append(c *conn, b []byte) {
+	if len(c.out) == 0 {
+		c.out = l.buffer()
+	}
+	c.out = append(c.out, b...)
+	l.touch(c)
+}
+
+func (l *loop) touch(c *conn) {
+	if !c.dirty {
+		c.dirty = true
+		l.dirty = append(l.dirty, c)
+	}
+}
+
+// flush writes what was queued since the last flush, once per connection.
+func (l *loop) flush() {
+	for _, c := range l.dirty {
+		c.dirty = false
+		if !c.armed && len(c.out) > 0 {
+			l.write(c)
+		}
+	}
+	l.dirty = l.dirty[:0]
+}
+
+func (l *loop) write(c *conn) {
+	n, errno := sysWrite(c.fd, c.out)
+	l.stats.writes++
+	if errno == unix.EAGAIN {
+		n, errno = 0, 0
+	}
+	if errno != 0 {
+		l.drop(c, "write: "+errno.Error())
+		return
+	}
+	if n == len(c.out) {
+		l.free(c.out)
+		c.out = nil
+		l.arm(c, false)
+		return
+	}
+	c.out = c.out[:copy(c.out, c.out[n:])]
+	l.arm(c, true)
+}
+
+// arm asks for EPOLLOUT, or no more.
+func (l *loop) arm(c *conn, on bool) {
+	if c.armed == on {
+		return
+	}
+	c.armed = on
+	events := uint32(unix.EPOLLIN)
+	if on {
+		events |= unix.EPOLLOUT
+	}
+	if err := l.poll.set(unix.EPOLL_CTL_MOD, c.fd, c.index, events); err != nil {
+		l.drop(c, err.Error())
+	}
+}
+
+// drop closes c and records why, unless the run is over.
+func (l *loop) drop(c *conn, why string) {
+	if c.phase == dead {
+		return
+	}
+	switch {
+	case l.closing:
+	case c.phase == live:
+		l.fail("connection lost", "user %s: %s", l.o.user(c.number), why)
+	default:
+		l.fail("login failed", "user %s: %s", l.o.user(c.number), why)
+	}
+	if c.phase == live {
+		l.lives--
+	} else {
+		l.handshakes--
+	}
+	c.phase = dead
+	resetOnClose(c.fd)
+	_ = unix.Close(int(c.fd))
+	l.free(c.in)
+	l.free(c.out)
+	c.in, c.out = nil, nil
+}

@@ -1,0 +1,14 @@
+// Package bench drives a Mesh-Talk server with load and checks what it drives: real logins, the client's rule, every
+// message recognised by its number and by the text in its content.
+//
+// The load shares its machine with the server more often than not, so it is built to cost little: one epoll event loop
+// per core that is given to it, no goroutine per connection, no buffer in an idle connection, packets scanned by hand,
+// and one write per connection for all that one batch of events brought forth.
+//
+//	run.go      what a run is: options, phases, result
+//	loop.go     the event loop: sockets, phases, timers
+//	conn.go     one connection: connect, upgrade, login, packets in and out
+//	mark.go     the text by which a message is recognised, and the fast scan of packets
+//	private.go  the scenarios, one file each
+//	…
+package bench

@@ -1,0 +1,105 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+)
+
+// IdleOptions are those of Idle.
+type IdleOptions struct {
+	// Steps are the numbers of connections at which the server's memory is looked at, rising; the last one is all.
+	Steps []int
+	// Settle is how long a step rests before the look.
+	Settle time.Duration
+	// Collect asks the server for a garbage collection before each look, through its /debug/pprof/heap?gc=1.
+	Collect bool
+}
+
+// Idle logs in connections that do nothing but keep their heartbeat, and finds what one costs the server: the slope of
+// its anonymous memory. Needs ServerPID for that.
+func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
+	if len(io.Steps) == 0 || !slices.IsSorted(io.Steps) || io.Steps[0] < 1 {
+		return nil, errors.New("bench: steps: want rising numbers of connections")
+	}
+	total := io.Steps[len(io.Steps)-1]
+	r, err := newRunner(o, total)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.close() }()
+	r.result.Scenario = "idle"
+	r.result.Parameters = map[string]any{"steps": io.Steps, "settle_seconds": io.Settle.Seconds()}
+	number := 0
+	for _, l := range r.loops {
+		l.scene = quiet{}
+		for i := range l.conns {
+			l.conns[i].number = number
+			number++
+		}
+	}
+	for _, step := range io.Steps {
+		if err := r.connect(ctx, func(l *loop) int { return len(l.conns) * step / total }); err != nil {
+			return nil, err
+		}
+		if err := r.rest(ctx, io.Settle); err != nil {
+			return nil, err
+		}
+		if err := r.look(ctx, io); err != nil {
+			return nil, err
+		}
+	}
+	if m := r.result.Memory; len(m) > 1 {
+		first, last := m[0], m[len(m)-1]
+		r.result.BytesPerConnection = float64(last.RSSAnon-first.RSSAnon) / float64(last.Connections-first.Connections)
+	}
+	if o.Duration > 0 {
+		before := r.sample()
+		if err := r.rest(ctx, o.Duration); err != nil {
+			return nil, err
+		}
+		r.result.usage(before, r.sample())
+	}
+	return r.conclude(), nil
+}
+
+// rest keeps the connections alive for d.
+func (r *runner) rest(ctx context.Context, d time.Duration) error {
+	until := int64(time.Since(r.o.epoch) + d)
+	return r.each(ctx, func() string { return "idle" }, func(l *loop) error {
+		return l.spin(0, func() bool { return l.now >= until })
+	})
+}
+
+// look notes the server's memory.
+func (r *runner) look(ctx context.Context, io IdleOptions) error {
+	if r.server == nil {
+		return nil
+	}
+	if io.Collect && r.o.Admin != "" {
+		// Twice: the second one lets go what finalizers and pools held through the first.
+		for range 2 {
+			if _, err := (admin{r.o.Admin, r.o.AdminAuth}).get(ctx, "GET", "/debug/pprof/heap?gc=1", nil); err != nil {
+				return err
+			}
+		}
+	}
+	s, err := r.server.sample()
+	if err != nil {
+		return err
+	}
+	r.result.Memory = append(r.result.Memory, Memory{Connections: r.lives(), RSSAnon: s.rssAnon})
+	return nil
+}
+
+// quiet is the scene of connections that do nothing.
+type quiet struct{}
+
+func (quiet) due(*loop, int64) int64      { return math.MaxInt64 }
+func (quiet) message(*loop, *conn, push)  {}
+func (quiet) accepted(*loop, *conn, mark) {}
+func (quiet) largeConv(*conn) string      { return "" }
+func (quiet) open() int                   { return 0 }
+func (quiet) finish(*loop)                {}

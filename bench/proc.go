@@ -1,0 +1,119 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is another process on this machine, read from /proc.
+type process struct{ pid int }
+
+// procSample is a look at a process.
+type procSample struct {
+	cpu     int64 // user and system, ns
+	rssAnon int64 // bytes of memory that no file backs
+}
+
+func (p *process) sample() (s procSample, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+	if err != nil {
+		return s, fmt.Errorf("bench: server process: %w", err)
+	}
+	// The name in parentheses may hold anything; utime and stime are the 12th and 13th field behind it.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return s, fmt.Errorf("bench: server process: /proc/%d/stat is short", p.pid)
+	}
+	for _, f := range fields[11:13] {
+		ticks, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return s, fmt.Errorf("bench: server process: %w", err)
+		}
+		s.cpu += ticks * nanosPerTick
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	if err != nil {
+		return s, fmt.Errorf("bench: server process: %w", err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			if err != nil {
+				return s, fmt.Errorf("bench: server process: %w", err)
+			}
+			s.rssAnon = kib << 10
+			return s, nil
+		}
+	}
+	return s, fmt.Errorf("bench: server process: no RssAnon in /proc/%d/status", p.pid)
+}
+
+// admin is the server's HTTP API.
+type admin struct{ url, token string }
+
+func (a admin) get(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(a.url, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("bench: admin: %w", err)
+	}
+	if a.token != "" {
+		req.Header.Set("Authorization", "Bearer "+a.token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("bench: admin: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("bench: admin: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("bench: admin: %s %s: %s: %.200s", method, path, resp.Status, b)
+	}
+	return b, nil
+}
+
+// metrics scrapes /metrics; series of one name are summed.
+func (a admin) metrics(ctx context.Context) (map[string]float64, error) {
+	b, err := a.get(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	return parseMetrics(b), nil
+}
+
+func parseMetrics(b []byte) map[string]float64 {
+	all := map[string]float64{}
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for lines.Scan() {
+		line := lines.Text()
+		i := strings.LastIndexByte(line, ' ')
+		if i < 0 || line[0] == '#' {
+			continue
+		}
+		name, _, _ := strings.Cut(line[:i], "{")
+		if v, err := strconv.ParseFloat(line[i+1:], 64); err == nil {
+			all[name] += v
+		}
+	}
+	return all
+}
+
+// kernelRelease is that of uname.
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

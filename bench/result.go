@@ -1,0 +1,180 @@
+package bench
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// Result is what a run found; its JSON form is the tool's --json.
+type Result struct {
+	Scenario    string         `json:"scenario"`
+	Started     time.Time      `json:"started"`
+	Machine     Machine        `json:"machine"`
+	Parameters  map[string]any `json:"parameters"`
+	Connections int            `json:"connections"`
+	Transport   map[string]int `json:"targets"` // addresses by transport
+	Seconds     float64        `json:"measured_seconds"`
+
+	Logins   Logins    `json:"logins"`
+	Messages *Messages `json:"messages,omitempty"`
+	// Delivery is intended send → arrival, Accept is intended send → SEND_ACK.
+	Delivery *Latency `json:"delivery,omitempty"`
+	Accept   *Latency `json:"accept,omitempty"`
+	Memory   []Memory `json:"memory,omitempty"`
+	// BytesPerConnection is the slope of the server's RssAnon over the first and the last step of Memory.
+	BytesPerConnection float64 `json:"bytes_per_connection,omitempty"`
+
+	Load   Usage  `json:"load"`
+	Server *Usage `json:"server,omitempty"`
+	// Limit says what the run was limited by, as far as the generator can tell; empty = nothing suspicious.
+	Limit string `json:"limit,omitempty"`
+
+	Lags     int64          `json:"lag_packets"`
+	Gaps     int64          `json:"gaps_pulled"`
+	Failures map[string]int `json:"failures"`
+	Evidence []string       `json:"evidence,omitempty"`
+	OK       bool           `json:"ok"`
+}
+
+// Machine describes where the load ran.
+type Machine struct {
+	CPUs   int    `json:"cpus"`
+	OS     string `json:"os"`
+	Arch   string `json:"arch"`
+	Go     string `json:"go"`
+	Kernel string `json:"kernel"`
+}
+
+// Logins are the connections' beginnings.
+type Logins struct {
+	Count   int     `json:"count"`
+	Seconds float64 `json:"seconds"`
+	Rate    float64 `json:"per_second"`
+	Latency Latency `json:"latency"` // connect → LOGIN answer
+}
+
+// Messages are the traffic. Rates are of the measured time.
+type Messages struct {
+	Sent          int64   `json:"sent"`
+	Acked         int64   `json:"acked"`
+	Delivered     int64   `json:"delivered"`
+	DeliveredRate float64 `json:"delivered_per_second"`
+	AckedRate     float64 `json:"acked_per_second"`
+}
+
+// Usage is what a process used in the measured time.
+type Usage struct {
+	CPUSeconds float64 `json:"cpu_seconds"`
+	CPUShare   float64 `json:"cpu_share"` // of one core
+	// MicrosPerMessage is CPU per delivered message.
+	MicrosPerMessage float64 `json:"cpu_us_per_message,omitempty"`
+	RSSAnon          int64   `json:"rss_anon_bytes,omitempty"`
+	// BusyLoop is the busiest event loop's share of time awake; MaxStall is the longest time in ms that a loop did not look at
+	// its sockets, an error that may be in every latency. Of the load only.
+	BusyLoop float64 `json:"busy_loop,omitempty"`
+	MaxStall float64 `json:"max_stall_ms,omitempty"`
+}
+
+// Memory is one step of Idle.
+type Memory struct {
+	Connections int   `json:"connections"`
+	RSSAnon     int64 `json:"rss_anon_bytes"`
+}
+
+func newResult(p *plan, conns int) *Result {
+	r := &Result{Started: p.epoch, Connections: conns, Failures: map[string]int{}, Transport: map[string]int{},
+		Machine: Machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version(), Kernel: kernelRelease()}}
+	for _, t := range p.targets {
+		r.Transport[t.transport.String()]++
+	}
+	return r
+}
+
+// usageSample is a look at both processes.
+type usageSample struct {
+	at     time.Time
+	own    int64   // CPU, ns
+	waited []int64 // by loop
+	server procSample
+	known  bool // server is set
+}
+
+func (r *runner) sample() usageSample {
+	s := usageSample{at: time.Now(), own: ownCPU()}
+	for _, l := range r.loops {
+		s.waited = append(s.waited, l.progress.waited.Load())
+	}
+	if r.server != nil {
+		var err error
+		s.server, err = r.server.sample()
+		s.known = err == nil
+	}
+	return s
+}
+
+// usage fills in what was used between two samples.
+func (r *Result) usage(a, b usageSample) {
+	wall := b.at.Sub(a.at)
+	r.Seconds = wall.Seconds()
+	r.Load.CPUSeconds = seconds(b.own - a.own)
+	r.Load.CPUShare = r.Load.CPUSeconds / wall.Seconds()
+	for i := range b.waited {
+		r.Load.BusyLoop = max(r.Load.BusyLoop, 1-float64(b.waited[i]-a.waited[i])/float64(wall))
+	}
+	if a.known && b.known {
+		r.Server = &Usage{CPUSeconds: seconds(b.server.cpu - a.server.cpu), RSSAnon: b.server.rssAnon}
+		r.Server.CPUShare = r.Server.CPUSeconds / wall.Seconds()
+	}
+}
+
+// check takes a loop's failures.
+func (r *Result) check(l *loop) {
+	for kind, n := range l.failures {
+		r.Failures[kind] += n
+	}
+	for _, e := range l.evidence {
+		if len(r.Evidence) < maxEvidence {
+			r.Evidence = append(r.Evidence, e)
+		}
+	}
+}
+
+// sum fills in the totals.
+func (r *Result) sum(s *stats, p *plan) {
+	r.Logins.Latency = s.login.summary()
+	r.Lags, r.Gaps = s.lags, s.gaps
+	r.Load.MaxStall = float64(s.stall) / 1e6
+	if s.sent > 0 {
+		r.Messages = &Messages{Sent: s.sent, Acked: s.acked, Delivered: s.delivered}
+		delivery, accept := s.delivery.summary(), s.accept.summary()
+		r.Delivery, r.Accept = &delivery, &accept
+		if r.Seconds > 0 {
+			r.Messages.DeliveredRate = float64(s.measured) / p.Duration.Seconds()
+			r.Messages.AckedRate = float64(s.measuredAcks) / p.Duration.Seconds()
+		}
+		if s.measured > 0 {
+			r.Load.MicrosPerMessage = r.Load.CPUSeconds * 1e6 / float64(s.measured)
+			if r.Server != nil {
+				r.Server.MicrosPerMessage = r.Server.CPUSeconds * 1e6 / float64(s.measured)
+			}
+		}
+	}
+	r.Limit = r.limit()
+	r.OK = len(r.Failures) == 0
+}
+
+// limit judges whether the generator was the bottleneck.
+func (r *Result) limit() string {
+	const busy = 0.9
+	cores := float64(r.Machine.CPUs)
+	switch {
+	case r.Seconds == 0:
+		return ""
+	case r.Load.BusyLoop > busy:
+		return fmt.Sprintf("the load: its event loop was busy %.0f%% of the time", 100*r.Load.BusyLoop)
+	case r.Server != nil && r.Load.CPUShare+r.Server.CPUShare > busy*cores:
+		return fmt.Sprintf("the machine: server %.2f and load %.2f of %d cores", r.Server.CPUShare, r.Load.CPUShare, r.Machine.CPUs)
+	}
+	return ""
+}

@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// histogram holds latencies from 1 µs to 100 s with three significant digits. Not safe for concurrent use.
+type histogram struct{ h *hdrhistogram.Histogram }
+
+const (
+	histogramMax = 100_000_000 // µs
+	histogramSig = 3
+)
+
+func newHistogram() histogram {
+	return histogram{hdrhistogram.New(1, histogramMax, histogramSig)}
+}
+
+// record takes a latency in ns.
+func (h histogram) record(ns int64) {
+	_ = h.h.RecordValue(min(max(ns/1000, 1), histogramMax)) // cannot fail within the bounds
+}
+
+func (h histogram) merge(other histogram) { h.h.Merge(other.h) }
+
+// Latency is a summary of a histogram, in milliseconds.
+type Latency struct {
+	Count int64   `json:"count"`
+	Mean  float64 `json:"mean_ms"`
+	P50   float64 `json:"p50_ms"`
+	P90   float64 `json:"p90_ms"`
+	P99   float64 `json:"p99_ms"`
+	P999  float64 `json:"p99_9_ms"`
+	Max   float64 `json:"max_ms"`
+}
+
+func (h histogram) summary() Latency {
+	q := func(p float64) float64 { return float64(h.h.ValueAtQuantile(p)) / 1000 }
+	if h.h.TotalCount() == 0 {
+		return Latency{}
+	}
+	return Latency{Count: h.h.TotalCount(), Mean: h.h.Mean() / 1000, P50: q(50), P90: q(90), P99: q(99), P999: q(99.9),
+		Max: float64(h.h.Max()) / 1000}
+}
+
+// stats is what one loop counts.
+type stats struct {
+	login    histogram // connect → LOGIN answer
+	delivery histogram // intended send → arrival at the receiver
+	accept   histogram // intended send → SEND_ACK
+
+	sent, acked, delivered int64 // of the whole run
+	measured               int64 // deliveries that arrived within the measured time
+	measuredAcks           int64
+
+	packetsIn, packetsOut, reads, writes int64
+	heartBeats, lags, gaps               int64
+
+	waited int64 // ns asleep in epoll
+	stall  int64 // ns, the longest time between two looks at the sockets
+}
+
+func newStats() stats {
+	return stats{login: newHistogram(), delivery: newHistogram(), accept: newHistogram()}
+}
+
+func (s *stats) merge(o *stats) {
+	s.login.merge(o.login)
+	s.delivery.merge(o.delivery)
+	s.accept.merge(o.accept)
+	s.sent += o.sent
+	s.acked += o.acked
+	s.delivered += o.delivered
+	s.measured += o.measured
+	s.measuredAcks += o.measuredAcks
+	s.packetsIn += o.packetsIn
+	s.packetsOut += o.packetsOut
+	s.reads += o.reads
+	s.writes += o.writes
+	s.heartBeats += o.heartBeats
+	s.lags += o.lags
+	s.gaps += o.gaps
+	s.waited += o.waited
+	s.stall = max(s.stall, o.stall)
+}

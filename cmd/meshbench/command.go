@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/meshtalk/meshtalk/bench"
+)
+
+// errUsage wraps what is wrong with the command line: exit code 2.
+var errUsage = errors.New("usage")
+
+// common are the flags of every scenario.
+type common struct {
+	o                                 bench.Options
+	sources                           string
+	secretFile, dataDir, tokenCommand string
+	asJSON                            bool
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "meshbench",
+		Short: "Drives a Mesh-Talk server with load, checks what arrives, and measures.",
+		Long: "Drives a Mesh-Talk server with load, checks what arrives, and measures.\n" +
+			"Exit code 1: messages were lost, repeated or out of order, or connections failed; the evidence is printed.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddCommand(newIdle(), newPrivate())
+	return root
+}
+
+func (c *common) register(f *pflag.FlagSet) {
+	f.StringSliceVar(&c.o.Addrs, "addr", []string{"ws://127.0.0.1:8080/im", "tcp://127.0.0.1:8081"}, "server `addresses`; connections take them in turn")
+	f.StringVar(&c.o.Transport, "transport", "mix", "which of the addresses: ws, tcp or mix")
+	f.StringVar(&c.sources, "sources", "", "source `addresses` of the connections, such as 127.0.1.1-127.0.1.20")
+	f.StringVar(&c.secretFile, "secret-file", "", "`file` with the server's HS256 key, to mint tokens")
+	f.StringVar(&c.dataDir, "data-dir", "", "the server's data `directory`, whose jwt.key is used to mint tokens")
+	f.StringVar(&c.tokenCommand, "token-command", "", "shell `command` that prints a token for $USER_NAME and $TERMINAL")
+	f.StringVar(&c.o.UserPrefix, "user-prefix", "", "users are `PREFIX`-0, PREFIX-1 …; empty = new ones for this run")
+	f.StringVar(&c.o.Ack, "ack", "client", "who acknowledges: client or auto")
+	f.IntVar(&c.o.Window, "window", 0, "entries in flight to a connection; 0 = the server's default")
+	f.IntVar(&c.o.Loops, "loops", 1, "event loops; each takes a core when there is much to do")
+	f.IntVar(&c.o.LoginRate, "login-rate", 0, "new connections per second; 0 = as fast as the server takes them")
+	f.DurationVar(&c.o.HeartBeat, "heartbeat", 30*time.Second, "interval of a connection's heartbeats")
+	f.DurationVar(&c.o.WarmUp, "warmup", 2*time.Second, "time that is driven but not counted")
+	f.DurationVar(&c.o.Duration, "duration", 10*time.Second, "time that is counted")
+	f.DurationVar(&c.o.Drain, "drain", 10*time.Second, "how long nothing may arrive at the end before what is open counts as lost")
+	f.IntVar(&c.o.ServerPID, "server-pid", 0, "`process` of the server on this machine, to read its CPU and memory")
+	f.StringVar(&c.o.Admin, "admin", "", "`URL` of the server's admin port, such as http://127.0.0.1:8090")
+	f.StringVar(&c.o.AdminAuth, "admin-token", "", "`token` of the admin port")
+	f.BoolVar(&c.asJSON, "json", false, "print the result as JSON")
+}
+
+// options completes the options from the flags.
+func (c *common) options(ctx context.Context) (o bench.Options, err error) {
+	if c.o.Sources, err = bench.ParseSources(c.sources); err != nil {
+		return o, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	switch {
+	case c.tokenCommand != "":
+		c.o.Token = bench.CommandToken(ctx, c.tokenCommand)
+	case c.secretFile != "":
+		c.o.Token, err = bench.SecretFileToken(c.secretFile)
+	case c.dataDir != "":
+		c.o.Token, err = bench.SecretFileToken(filepath.Join(c.dataDir, "jwt.key"))
+	default:
+		err = fmt.Errorf("%w: want --data-dir, --secret-file or --token-command", errUsage)
+	}
+	return c.o, err
+}
+
+// scenario makes a subcommand of a function that runs it.
+func scenario(use, short string, flags func(*pflag.FlagSet), run func(ctx context.Context, o bench.Options) (*bench.Result, error)) *cobra.Command {
+	c := &common{}
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: unexpected argument %q", errUsage, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := c.options(cmd.Context())
+			if err != nil {
+				return err
+			}
+			out := &printer{out: cmd.OutOrStdout(), live: cmd.ErrOrStderr(), asJSON: c.asJSON}
+			o.Progress = out.progress()
+			result, err := run(cmd.Context(), o)
+			out.endProgress()
+			if err != nil {
+				return err
+			}
+			if err := out.result(result); err != nil {
+				return err
+			}
+			if !result.OK {
+				return errFound
+			}
+			return nil
+		},
+	}
+	c.register(cmd.Flags())
+	flags(cmd.Flags())
+	return cmd
+}
+
+func newIdle() *cobra.Command {
+	var connections int
+	var io bench.IdleOptions
+	return scenario("idle", "Connections that only keep their heartbeat, and what one costs the server in memory.",
+		func(f *pflag.FlagSet) {
+			f.IntVar(&connections, "connections", 10_000, "number of connections, when --steps is not given")
+			f.IntSliceVar(&io.Steps, "steps", nil, "numbers of connections at which memory is looked at, such as 2000,15000")
+			f.DurationVar(&io.Settle, "settle", 3*time.Second, "rest before a look at memory")
+			f.BoolVar(&io.Collect, "gc", true, "ask the server for a garbage collection before a look (needs --admin)")
+		},
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) {
+			if len(io.Steps) == 0 {
+				io.Steps = []int{connections}
+			}
+			return bench.Idle(ctx, o, io)
+		})
+}
+
+func newPrivate() *cobra.Command {
+	var po bench.PrivateOptions
+	return scenario("private", "Pairs of users, one of which sends to the other.",
+		func(f *pflag.FlagSet) {
+			f.IntVar(&po.Pairs, "pairs", 100, "number of pairs")
+			f.IntVar(&po.InFlight, "in-flight", 64, "closed loop: messages of a pair on their way")
+			f.Float64Var(&po.Rate, "rate", 0, "open loop instead: messages per second over all pairs, on schedule whatever happens")
+			f.IntVar(&po.Size, "size", 64, "bytes of a message's content, at least 44")
+		},
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Private(ctx, o, po) })
+}

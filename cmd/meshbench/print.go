@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/meshtalk/meshtalk/bench"
+)
+
+// printer writes a live line while a run goes on, if there is a terminal for it, and the result.
+type printer struct {
+	out, live io.Writer
+	asJSON    bool
+	shown     bool
+	last      bench.Progress
+}
+
+// progress is the function that shows the live line; nil without a terminal.
+func (p *printer) progress() func(bench.Progress) {
+	f, ok := p.live.(*os.File)
+	if !ok {
+		return nil
+	}
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
+		return nil
+	}
+	return func(now bench.Progress) {
+		since := (now.Elapsed - p.last.Elapsed).Seconds()
+		rate := 0.0
+		if since > 0 {
+			rate = float64(now.Delivered-p.last.Delivered) / since
+		}
+		p.last, p.shown = now, true
+		_, _ = fmt.Fprintf(p.live, "\r\033[K%6.1f s  %-8s %d connections  %.0f messages/s  %d sent  %d failures", now.Elapsed.Seconds(),
+			now.Stage, now.Connections, rate, now.Sent, now.Failures)
+	}
+}
+
+func (p *printer) endProgress() {
+	if p.shown {
+		_, _ = fmt.Fprint(p.live, "\r\033[K")
+	}
+}
+
+func (p *printer) result(r *bench.Result) error {
+	if p.asJSON {
+		e := json.NewEncoder(p.out)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	w := tabwriter.NewWriter(p.out, 0, 8, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	line("scenario", "%s %v", r.Scenario, r.Parameters)
+	line("connections", "%d of %d logged in in %.2f s, %.0f/s", r.Logins.Count, r.Connections, r.Logins.Seconds, r.Logins.Rate)
+	latency(line, "login", &r.Logins.Latency)
+	if m := r.Messages; m != nil {
+		line("messages", "%.0f/s delivered, %.0f/s accepted, over %s; %d sent", m.DeliveredRate, m.AckedRate,
+			time.Duration(r.Seconds*float64(time.Second)).Round(time.Millisecond), m.Sent)
+		latency(line, "delivery", r.Delivery)
+		latency(line, "accept", r.Accept)
+	}
+	for _, m := range r.Memory {
+		line("memory", "%d connections: %.1f MB anonymous", m.Connections, float64(m.RSSAnon)/1e6)
+	}
+	if r.BytesPerConnection != 0 {
+		line("slope", "%.0f bytes per connection", r.BytesPerConnection)
+	}
+	if r.Seconds > 0 {
+		usage(line, "server", r.Server)
+		usage(line, "load", &r.Load)
+		line("", "busiest loop awake %.0f%%, longest stall %.1f ms", 100*r.Load.BusyLoop, r.Load.MaxStall)
+	}
+	if r.Limit != "" {
+		line("limited by", "%s", r.Limit)
+	}
+	line("client's rule", "%d LAG packets, %d gaps pulled", r.Lags, r.Gaps)
+	if r.OK {
+		line("checked", "nothing missing, repeated or out of order")
+	}
+	kinds := make([]string, 0, len(r.Failures))
+	for kind := range r.Failures {
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	for _, kind := range kinds {
+		line("FAILED", "%s: %d times", kind, r.Failures[kind])
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, e := range r.Evidence {
+		if _, err := fmt.Fprintln(p.out, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func latency(line func(string, string, ...any), name string, l *bench.Latency) {
+	if l != nil && l.Count > 0 {
+		line(name, "p50 %.2f  p90 %.2f  p99 %.2f  p99.9 %.2f  max %.2f ms", l.P50, l.P90, l.P99, l.P999, l.Max)
+	}
+}
+
+func usage(line func(string, string, ...any), name string, u *bench.Usage) {
+	if u == nil {
+		return
+	}
+	text := fmt.Sprintf("%.2f cores", u.CPUShare)
+	if u.MicrosPerMessage > 0 {
+		text += fmt.Sprintf(", %.2f µs a message", u.MicrosPerMessage)
+	}
+	if u.RSSAnon > 0 {
+		text += fmt.Sprintf(", %.1f MB anonymous", float64(u.RSSAnon)/1e6)
+	}
+	line(name, "%s", text)
+}
