@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -72,4 +73,16 @@ func Token(o Options, user, terminal string, ttl time.Duration) (string, error) 
 		return "", errors.New("auth.jwt: tokens are signed elsewhere, here are only public keys (ask the issuer)")
 	}
 	return auth.Mint(jo.Secret, user, terminal, ttl, time.Now())
+}
+
+// HasKey says whether Token would find a key rather than make one: nil, or an error that names the file that is missing.
+func HasKey(o Options) error {
+	if !ownKey(o) {
+		return nil
+	}
+	_, err := os.Stat(filepath.Join(o.DataDir, "jwt.key"))
+	if err != nil {
+		return fmt.Errorf("data-dir: %w", err)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,7 +45,7 @@ func run(e environment) int {
 	root.SetIn(e.in)
 	root.SetOut(e.out)
 	root.SetErr(e.err)
-	err := root.Execute()
+	err := root.ExecuteContext(context.Background())
 	if err == nil {
 		return 0
 	}
@@ -108,7 +109,8 @@ func newRoot(e environment) *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(e), newToken(e), newConfig(e), newVersion())
+	root.AddCommand(newServe(e), newToken(e), newConfig(e), newClient(e), newSend(e), newGroup(e), newUser(e), newStats(e), newBackup(e),
+		newVersion())
 	return root
 }
 

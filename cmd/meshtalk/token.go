@@ -20,6 +20,7 @@ const (
 // keySource says which key signs tokens: that of a data directory, a file, or the server's configuration.
 type keySource struct {
 	env                       []string
+	mustExist                 bool // a key that is made now would be nobody's
 	dataDir, secretFile, file string
 }
 
@@ -44,6 +45,11 @@ func (k *keySource) token(user, terminal string, ttl time.Duration) (string, err
 			return "", &exitError{exitUsage, err}
 		}
 		o = c.Options
+	}
+	if k.mustExist {
+		if err := server.HasKey(o); err != nil {
+			return "", failure(fmt.Errorf("%w (start the server first, give its --data-dir, or a --token)", err))
+		}
 	}
 	t, err := server.Token(o, user, terminal, ttl)
 	return t, failure(err)
