@@ -101,11 +101,19 @@ func (s *Store) openGeneration() (*generation, error) {
 		}
 	})
 	opts := s.pebbleOptions(g)
+	compactions := newScheduler()
+	opts.Experimental.CompactionScheduler = compactions
+	opts.EventListener.CompactionEnd = func(info pebble.CompactionInfo) {
+		if info.Err != nil && !errors.Is(info.Err, pebble.ErrCancelledCompaction) {
+			compactions.failed()
+		}
+	}
 	db, err := pebble.Open(s.opts.Dir, opts)
 	opts.Cache.Unref()
 	if err != nil {
 		return nil, openError(s.opts.Dir, err)
 	}
+	compactions.opened()
 	g.db = db
 	if err := errors.Join(g.fs.failed(), g.load()); err != nil {
 		g.close()
