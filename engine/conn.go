@@ -164,7 +164,8 @@ func (c *Conn) Resume() {
 		return
 	}
 	c.flags &^= flagPaused
-	if c.state == stateOpen && c.x != nil && c.x.in != nil {
+	// Nothing may be kept and the socket unpolled all the same: the last kept message was what paused it again.
+	if c.state == stateOpen && (c.x != nil && c.x.in != nil || c.has(flagDeaf)) {
 		c.queueReady()
 	}
 }
