@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 
@@ -39,6 +40,8 @@ type conn struct {
 	armed     bool // waiting for EPOLLOUT
 	dirty     bool // in loop.dirty
 	ackDue    bool
+	ackQueued bool // in loop.acks
+	unacked   uint16
 	pulling   bool // a gap is being filled by PULL
 	ws        codec.WSFramer
 	in, out   []byte // from the loop's buffers; nil when empty
@@ -147,8 +150,60 @@ func (l *loop) received(c *conn, fresh []byte) {
 	default:
 		c.in = l.grow(nil, rest)
 	}
-	if c.ackDue {
+	switch {
+	case !c.ackDue || c.phase == dead:
+	case l.o.AckDelay <= 0 || int(c.unacked) >= l.o.AckEvery:
 		l.acknowledge(c)
+	case !c.ackQueued:
+		c.ackQueued = true
+		l.acks.push(ackTime{c, l.now + int64(l.o.AckDelay)})
+	}
+}
+
+// ackTime is when a connection acknowledges.
+type ackTime struct {
+	c  *conn
+	at int64
+}
+
+// dueAcks acknowledges for the connections whose time has come, and returns when the next one is due. All wait equally
+// long, so that a queue keeps the order.
+func (l *loop) dueAcks() int64 {
+	for l.acks.len() > 0 {
+		a := l.acks.front()
+		if a.at > l.now {
+			return a.at
+		}
+		l.acks.pop()
+		a.c.ackQueued = false
+		if a.c.ackDue {
+			l.acknowledge(a.c)
+		}
+	}
+	return math.MaxInt64
+}
+
+// fifo is a queue that reuses its memory.
+type fifo[T any] struct {
+	items []T
+	first int
+}
+
+func (q *fifo[T]) len() int  { return len(q.items) - q.first }
+func (q *fifo[T]) front() *T { return &q.items[q.first] }
+
+func (q *fifo[T]) push(v T) {
+	if q.first > 0 && len(q.items) == cap(q.items) {
+		q.items = q.items[:copy(q.items, q.items[q.first:])]
+		q.first = 0
+	}
+	q.items = append(q.items, v)
+}
+
+func (q *fifo[T]) pop() {
+	q.first++
+	if q.first == len(q.items) {
+		q.items, q.first = q.items[:0], 0
 	}
 }
 
@@ -271,6 +326,7 @@ func (l *loop) take(c *conn, p push) {
 	case p.inbox == c.inbox+1:
 		c.inbox = p.inbox
 		c.ackDue = true
+		c.unacked++
 		l.scene.message(l, c, p)
 	case p.inbox <= c.inbox:
 		l.fail("inbox repeated", "user %s got inbox %d after %d on one connection", l.o.user(c.number), p.inbox, c.inbox)
@@ -287,6 +343,7 @@ func (l *loop) takeLarge(c *conn, p push) {
 	}
 	c.seq = p.seq
 	c.ackDue = true
+	c.unacked++
 	l.scene.message(l, c, p)
 }
 
@@ -324,9 +381,9 @@ func (l *loop) pulled(c *conn, data []byte) {
 	}
 }
 
-// acknowledge says how far c has come; once for all packets of one read.
+// acknowledge says how far c has come.
 func (l *loop) acknowledge(c *conn) {
-	c.ackDue = false
+	c.ackDue, c.unacked = false, 0
 	if l.o.Ack != "client" || c.phase != live {
 		return
 	}

@@ -25,20 +25,15 @@ func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
 		return nil, errors.New("bench: steps: want rising numbers of connections")
 	}
 	total := io.Steps[len(io.Steps)-1]
-	r, err := newRunner(o, total)
+	r, err := newRunner(o, total, 1)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.close() }()
 	r.result.Scenario = "idle"
 	r.result.Parameters = map[string]any{"steps": io.Steps, "settle_seconds": io.Settle.Seconds()}
-	number := 0
 	for _, l := range r.loops {
 		l.scene = quiet{}
-		for i := range l.conns {
-			l.conns[i].number = number
-			number++
-		}
 	}
 	for _, step := range io.Steps {
 		if err := r.connect(ctx, func(l *loop) int { return len(l.conns) * step / total }); err != nil {
@@ -81,7 +76,7 @@ func (r *runner) look(ctx context.Context, io IdleOptions) error {
 	if io.Collect && r.o.Admin != "" {
 		// Twice: the second one lets go what finalizers and pools held through the first.
 		for range 2 {
-			if _, err := (admin{r.o.Admin, r.o.AdminAuth}).get(ctx, "GET", "/debug/pprof/heap?gc=1", nil); err != nil {
+			if _, err := (admin{r.o.Admin, r.o.AdminAuth}).call(ctx, "GET", "/debug/pprof/heap?gc=1", nil); err != nil {
 				return err
 			}
 		}

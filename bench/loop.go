@@ -61,6 +61,7 @@ type loop struct {
 	rbuf    []byte
 	scratch []byte
 	dirty   []*conn
+	acks    fifo[ackTime]
 	buffers [][]byte // free ones
 
 	stats    stats
@@ -103,7 +104,7 @@ func (l *loop) fail(kind, format string, args ...any) {
 func (l *loop) spin(dials int, done func() bool) error {
 	l.now = l.clock()
 	for !done() && !l.o.stopped.Load() {
-		next := min(l.now+idleTick, l.dialMore(dials), l.beat(), l.scene.due(l, l.now))
+		next := min(l.now+idleTick, l.dialMore(dials), l.beat(), l.dueAcks(), l.scene.due(l, l.now))
 		l.flush()
 		before := l.clock()
 		events, err := l.poll.wait(max(next-before, minSleep))

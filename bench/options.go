@@ -35,7 +35,11 @@ type Options struct {
 	UserPrefix string // "" = one of this run's own, so that every run begins with empty inboxes
 	Terminal   string // "bench"
 	Ack        string // "client" or "auto"
-	Window     int    // 0 = the server's
+	Window     int    // 0 = the server's 256
+	// A client acknowledges after AckEvery messages (at most a quarter of the window) or AckDelay, whichever is sooner.
+	// 0 = after every read.
+	AckEvery int
+	AckDelay time.Duration
 
 	Loops     int           // event loops, each of one core; 1
 	LoginRate int           // new connections per second; 0 = as fast as the server takes them
@@ -201,6 +205,11 @@ func newPlan(o Options) (*plan, error) {
 	if p.Ack == "" {
 		p.Ack = "client"
 	}
+	window := p.Window
+	if window == 0 {
+		window = 256
+	}
+	p.AckEvery = min(max(p.AckEvery, 1), max(window/4, 1))
 	p.Loops = max(p.Loops, 1)
 	if p.HeartBeat <= 0 {
 		p.HeartBeat = 30 * time.Second

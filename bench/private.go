@@ -3,9 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math"
-	"time"
 
 	"github.com/meshtalk/meshtalk/codec"
 )
@@ -32,14 +29,14 @@ func Private(ctx context.Context, o Options, po PrivateOptions) (*Result, error)
 		return nil, errors.New("bench: want --in-flight or --rate")
 	}
 	po.Size = max(po.Size, minContent)
-	r, err := newRunner(o, 2*po.Pairs)
+	r, err := newRunner(o, po.Pairs, 2)
 	if err != nil {
 		return nil, err
 	}
 	r.result.Scenario = "private"
 	r.result.Parameters = map[string]any{"pairs": po.Pairs, "in_flight": po.InFlight, "rate": po.Rate, "size": po.Size}
-	for i, l := range r.loops {
-		l.scene = newPrivateScene(l, po, i, len(r.loops))
+	for _, l := range r.loops {
+		l.scene = newPrivateScene(l, po)
 	}
 	return r.traffic(ctx)
 }
@@ -53,88 +50,27 @@ type pair struct {
 	accepts          flow
 }
 
-// flow checks numbers that should come as 1, 2, 3 …, in any order.
-type flow struct {
-	done  uint32 // all up to here have come
-	ahead map[uint32]struct{}
-}
-
-// add reports whether n came for the first time.
-func (f *flow) add(n uint32) bool {
-	if n == f.done+1 {
-		f.done++
-		for len(f.ahead) > 0 {
-			if _, ok := f.ahead[f.done+1]; !ok {
-				break
-			}
-			delete(f.ahead, f.done+1)
-			f.done++
-		}
-		return true
-	}
-	if _, ok := f.ahead[n]; ok || n <= f.done {
-		return false
-	}
-	if f.ahead == nil {
-		f.ahead = map[uint32]struct{}{}
-	}
-	f.ahead[n] = struct{}{}
-	return true
-}
-
-// privateScene is Private on one loop. Pair p of all is pair p / loops of loop p % loops.
+// privateScene is Private on one loop.
 type privateScene struct {
-	po      PrivateOptions
-	loops   int
-	pairs   []pair
-	started bool
-	next    float64 // intended time of the next message of the open loop, ns
-	step    float64
-	turn    int
+	pairs []pair
+	pace  pace
 }
 
-func newPrivateScene(l *loop, po PrivateOptions, index, loops int) *privateScene {
-	s := &privateScene{po: po, loops: loops, pairs: make([]pair, len(l.conns)/2)}
+func newPrivateScene(l *loop, po PrivateOptions) *privateScene {
+	s := &privateScene{pairs: make([]pair, len(l.conns)/2)}
 	for i := range s.pairs {
-		flow := i*loops + index
 		a, b := &l.conns[2*i], &l.conns[2*i+1]
-		a.number, b.number = 2*flow, 2*flow+1
 		a.flow, b.flow = int32(i), int32(i)
 		s.pairs[i] = pair{sender: a, receiver: b,
-			t: newTemplate(codec.PrivateMessage, l.o.user(b.number), po.Size, l.o.run, uint32(flow))}
+			t: newTemplate(codec.PrivateMessage, l.o.user(b.number), po.Size, l.o.run, uint32(a.number/2))}
 	}
-	if po.Rate > 0 && len(s.pairs) > 0 {
-		share := float64(len(s.pairs)) / float64(po.Pairs)
-		s.step = 1e9 / (po.Rate * share)
-	}
+	s.pace = pace{units: len(s.pairs), inFlight: po.InFlight}
+	s.pace.setRate(po.Rate * float64(len(s.pairs)) / float64(po.Pairs))
 	return s
 }
 
 func (s *privateScene) due(l *loop, now int64) int64 {
-	if l.o.from == 0 || now >= l.o.until || len(s.pairs) == 0 { // not begun, or over
-		return math.MaxInt64
-	}
-	if s.step == 0 {
-		if !s.started {
-			s.started = true
-			for i := range s.pairs {
-				for range s.po.InFlight {
-					s.send(l, &s.pairs[i], now)
-				}
-			}
-		}
-		return l.o.until
-	}
-	if !s.started {
-		s.started = true
-		s.next = float64(now)
-	}
-	for s.next <= float64(now) && int64(s.next) < l.o.until {
-		s.send(l, &s.pairs[s.turn], int64(s.next))
-		s.turn = (s.turn + 1) % len(s.pairs)
-		s.next += s.step
-	}
-	return int64(s.next)
+	return s.pace.due(l, now, func(unit int, intended int64) { s.send(l, &s.pairs[unit], intended) })
 }
 
 func (s *privateScene) send(l *loop, p *pair, intended int64) {
@@ -162,14 +98,8 @@ func (s *privateScene) message(l *loop, c *conn, p push) {
 	if c == pr.sender {
 		return
 	}
-	l.stats.delivered++
-	if l.o.measures(l.now) {
-		l.stats.measured++
-	}
-	if l.o.measures(p.mark.time) {
-		l.stats.delivery.record(l.now - p.mark.time)
-	}
-	if s.step == 0 && l.now < l.o.until {
+	l.arrived(p.mark.time)
+	if s.pace.closed() && l.now < l.o.until {
 		s.send(l, pr, l.now)
 	}
 }
@@ -180,13 +110,7 @@ func (s *privateScene) accepted(l *loop, c *conn, m mark) {
 		l.fail("SEND_ACK", "user %s got a second one for message %d of pair %d", l.o.user(c.number), m.number, m.flow)
 		return
 	}
-	l.stats.acked++
-	if l.o.measures(l.now) {
-		l.stats.measuredAcks++
-	}
-	if l.o.measures(m.time) {
-		l.stats.accept.record(l.now - m.time)
-	}
+	l.acked(m.time)
 }
 
 func (s *privateScene) largeConv(*conn) string { return "" }
@@ -209,14 +133,3 @@ func (s *privateScene) finish(l *loop) {
 		}
 	}
 }
-
-// String names the load for people.
-func (po PrivateOptions) String() string {
-	if po.Rate > 0 {
-		return fmt.Sprintf("%d pairs, open loop at %.0f/s, %d bytes", po.Pairs, po.Rate, po.Size)
-	}
-	return fmt.Sprintf("%d pairs × %d in flight, %d bytes", po.Pairs, po.InFlight, po.Size)
-}
-
-// seconds of ns.
-func seconds(ns int64) float64 { return float64(ns) / float64(time.Second) }

@@ -60,7 +60,7 @@ func (p *process) sample() (s procSample, err error) {
 // admin is the server's HTTP API.
 type admin struct{ url, token string }
 
-func (a admin) get(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+func (a admin) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(a.url, "/")+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("bench: admin: %w", err)
@@ -85,7 +85,7 @@ func (a admin) get(ctx context.Context, method, path string, body []byte) ([]byt
 
 // metrics scrapes /metrics; series of one name are summed.
 func (a admin) metrics(ctx context.Context) (map[string]float64, error) {
-	b, err := a.get(ctx, http.MethodGet, "/metrics", nil)
+	b, err := a.call(ctx, http.MethodGet, "/metrics", nil)
 	if err != nil {
 		return nil, err
 	}

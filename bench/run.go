@@ -27,8 +27,9 @@ type runner struct {
 	server *process
 }
 
-// newRunner makes loops for conns connections, numbered in turn. Connections must come in pairs to a loop.
-func newRunner(o Options, conns int) (*runner, error) {
+// newRunner makes loops for units × size connections. The connections of one unit (a pair, a group) share a loop, so that
+// what they count needs no lock; unit u is on loop u % loops.
+func newRunner(o Options, units, size int) (*runner, error) {
 	p, err := newPlan(o)
 	if err != nil {
 		return nil, err
@@ -38,25 +39,25 @@ func newRunner(o Options, conns int) (*runner, error) {
 		return nil, err
 	}
 	const reserve = 64 // of descriptors: epoll, standard streams, HTTP, /proc
-	if conns > limit-reserve {
-		return nil, fmt.Errorf("bench: %d connections do not fit into the limit of %d open files", conns, limit)
+	if units*size > limit-reserve {
+		return nil, fmt.Errorf("bench: %d connections do not fit into the limit of %d open files", units*size, limit)
 	}
-	r := &runner{o: p, result: newResult(p, conns)}
+	r := &runner{o: p, result: newResult(p, units*size)}
 	if o.ServerPID != 0 {
 		r.server = &process{pid: o.ServerPID}
 		if _, err := r.server.sample(); err != nil {
 			return nil, err
 		}
 	}
+	p.Loops = min(p.Loops, units)
 	for i := range p.Loops {
-		pairs := (conns/2 - i + p.Loops - 1) / p.Loops
-		n := 2 * pairs
-		if conns%2 == 1 && i == p.Loops-1 {
-			n++
-		}
-		l, err := newLoop(p, rand.Uint64(), n)
+		mine := (units - i + p.Loops - 1) / p.Loops
+		l, err := newLoop(p, rand.Uint64(), mine*size)
 		if err != nil {
 			return nil, errors.Join(err, r.close())
+		}
+		for j := range l.conns {
+			l.conns[j].number = (i+j/size*p.Loops)*size + j%size
 		}
 		r.loops = append(r.loops, l)
 	}
@@ -229,8 +230,11 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 func (r *runner) conclude() *Result {
 	total := newStats()
 	for _, l := range r.loops {
-		if l.scene != nil {
-			l.scene.finish(l)
+		l.scene.finish(l)
+		for i := range l.conns {
+			if c := &l.conns[i]; c.phase == live && len(c.out) > 0 {
+				l.fail("unsent", "%d bytes to the server, which did not read them, are left of user %s", len(c.out), r.o.user(c.number))
+			}
 		}
 		total.merge(&l.stats)
 		r.result.check(l)

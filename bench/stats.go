@@ -83,3 +83,28 @@ func (s *stats) merge(o *stats) {
 	s.waited += o.waited
 	s.stall = max(s.stall, o.stall)
 }
+
+// arrived counts a delivery of a message with an intended time.
+func (l *loop) arrived(intended int64) {
+	l.stats.delivered++
+	if l.o.measures(l.now) {
+		l.stats.measured++
+	}
+	if l.o.measures(intended) {
+		l.stats.delivery.record(l.now - intended)
+	}
+}
+
+// acked counts a SEND_ACK.
+func (l *loop) acked(intended int64) {
+	l.stats.acked++
+	if l.o.measures(l.now) {
+		l.stats.measuredAcks++
+	}
+	if l.o.measures(intended) {
+		l.stats.accept.record(l.now - intended)
+	}
+}
+
+// seconds of ns.
+func seconds(ns int64) float64 { return float64(ns) / 1e9 }

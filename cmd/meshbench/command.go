@@ -34,7 +34,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(newIdle(), newPrivate())
+	root.AddCommand(newIdle(), newPrivate(), newGroup(), newFanout())
 	return root
 }
 
@@ -48,6 +48,8 @@ func (c *common) register(f *pflag.FlagSet) {
 	f.StringVar(&c.o.UserPrefix, "user-prefix", "", "users are `PREFIX`-0, PREFIX-1 …; empty = new ones for this run")
 	f.StringVar(&c.o.Ack, "ack", "client", "who acknowledges: client or auto")
 	f.IntVar(&c.o.Window, "window", 0, "entries in flight to a connection; 0 = the server's default")
+	f.IntVar(&c.o.AckEvery, "ack-every", 64, "a connection acknowledges after so many messages, at most a quarter of the window …")
+	f.DurationVar(&c.o.AckDelay, "ack-delay", 10*time.Millisecond, "… or after this time; 0 = after every read")
 	f.IntVar(&c.o.Loops, "loops", 1, "event loops; each takes a core when there is much to do")
 	f.IntVar(&c.o.LoginRate, "login-rate", 0, "new connections per second; 0 = as fast as the server takes them")
 	f.DurationVar(&c.o.HeartBeat, "heartbeat", 30*time.Second, "interval of a connection's heartbeats")
@@ -144,4 +146,35 @@ func newPrivate() *cobra.Command {
 			f.IntVar(&po.Size, "size", 64, "bytes of a message's content, at least 44")
 		},
 		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Private(ctx, o, po) })
+}
+
+func newGroup() *cobra.Command {
+	var g bench.GroupOptions
+	return scenario("group", "Groups of users, in each of which one sends to all. Needs --admin.",
+		func(f *pflag.FlagSet) {
+			f.IntVar(&g.Groups, "groups", 100, "number of groups")
+			f.IntVar(&g.Members, "members", 100, "members of each group")
+			f.IntVar(&g.InFlight, "in-flight", 1, "closed loop: messages of a group on their way")
+			f.Float64Var(&g.Rate, "rate", 0, "open loop instead: deliveries per second over all members, on schedule whatever happens")
+			f.IntVar(&g.Size, "size", 64, "bytes of a message's content, at least 44")
+		},
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Group(ctx, o, g) })
+}
+
+func newFanout() *cobra.Command {
+	g := bench.GroupOptions{Groups: 1}
+	return scenario("fanout", "One large group, in which one sends to all. Needs --admin.",
+		func(f *pflag.FlagSet) {
+			f.IntVar(&g.Members, "members", 10_000, "members of the group")
+			f.IntVar(&g.InFlight, "in-flight", 1, "messages on their way; one is done when it has reached all members")
+			f.Float64Var(&g.Rate, "rate", 0, "open loop instead: deliveries per second, on schedule whatever happens")
+			f.IntVar(&g.Size, "size", 64, "bytes of a message's content, at least 44")
+		},
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) {
+			result, err := bench.Group(ctx, o, g)
+			if result != nil {
+				result.Scenario = "fanout"
+			}
+			return result, err
+		})
 }
