@@ -52,8 +52,9 @@ type Node struct {
 // Cluster is this node's view of the others. Safe for concurrent use. What it keeps can be rebuilt by the nodes: losing it
 // loses no message.
 type Cluster interface {
-	// Self is this node.
+	// Self is this node. Alone tells that there can be no others: nothing needs to be sent.
 	Self() Node
+	Alone() bool
 	// Run receives for r until ctx ends.
 	Run(ctx context.Context, r Receiver) error
 	// Join publishes a login; the older session of the same (user, terminal), if another node has one, gets Superseded there. Leave removes it if it still is the newest.

@@ -22,7 +22,7 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 		return 0, a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
 	number = h.sessions.Add(1)
-	old, alone := h.registry.add(user, terminal{name: name, ref: ref, number: number})
+	old, alone := h.registry.add(user, terminal{name: name, ref: ref})
 	if old.ref != 0 {
 		h.outlet(old.ref).Close(old.ref, codec.CodeReplaced, "logged in elsewhere", 0)
 	}

@@ -105,6 +105,9 @@ func (h *Hub) PresenceOf(ctx context.Context, users []string) ([]codec.PresenceS
 // presenceChanged tells who watches the user, here and elsewhere. Two changes at once may tell in the wrong order, so the
 // state is looked at again after it was told: whoever told last has seen the newest.
 func (h *Hub) presenceChanged(ctx context.Context, user string) {
+	if h.cluster.Alone() && !h.watchers.any(user) {
+		return
+	}
 	state, err := h.presence(ctx, user)
 	for err == nil {
 		h.cluster.Send([]cluster.Signal{{User: user, State: &state}})

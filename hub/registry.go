@@ -28,9 +28,8 @@ type member struct {
 }
 
 type terminal struct {
-	name   string
-	ref    Ref
-	number uint64 // of the session
+	name string
+	ref  Ref
 }
 
 func (r *registry) init() {

@@ -76,12 +76,15 @@ func (s *Session) ackTo(inbox uint64) {
 // receipts tells the senders of the private messages in from+1 … to that they have been delivered. Those pushed on this
 // connection are known; others are read.
 func (s *Session) receipts(from, to uint64) {
-	if from < s.known || to > s.pushed {
+	if from < s.acked || to > s.pushed {
 		s.readReceipts(from, to)
 		return
 	}
-	for i := range s.taken {
-		t := &s.taken[i]
+	if s.taken == nil {
+		return
+	}
+	for i := range *s.taken {
+		t := &(*s.taken)[i]
 		if t.inbox > to {
 			break
 		}
@@ -95,18 +98,20 @@ func (s *Session) receipts(from, to uint64) {
 
 // forget drops what is acknowledged from taken.
 func (s *Session) forget(inbox uint64) {
-	s.known = max(s.known, inbox)
-	n := 0
-	for n < len(s.taken) && s.taken[n].inbox <= inbox {
+	if s.taken == nil {
+		return
+	}
+	list, n := *s.taken, 0
+	for n < len(list) && list[n].inbox <= inbox {
 		n++
 	}
 	switch {
 	case n == 0:
-	case n == len(s.taken):
+	case n == len(list):
 		s.loop.giveTaken(s.taken)
 		s.taken = nil
 	default:
-		s.taken = append(s.taken[:0], s.taken[n:]...)
+		*s.taken = append(list[:0], list[n:]...)
 	}
 }
 
@@ -188,22 +193,24 @@ func (l *loop) flushPending() {
 }
 
 // spareTaken and giveTaken reuse the short lists of busy sessions, so that an idle one holds none.
-func (l *loop) spareTaken() []taken {
+func (l *loop) spareTaken() *[]taken {
 	if n := len(l.taken); n > 0 {
 		t := l.taken[n-1]
 		l.taken = l.taken[:n-1]
 		return t
 	}
-	return make([]taken, 0, 16)
+	list := make([]taken, 0, 16)
+	return &list
 }
 
 // maxSpares bounds the spare lists of a loop.
 const maxSpares = 256
 
-func (l *loop) giveTaken(t []taken) {
-	if len(l.taken) < maxSpares && cap(t) <= 1024 {
-		clear(t)
-		l.taken = append(l.taken, t[:0])
+func (l *loop) giveTaken(t *[]taken) {
+	if len(l.taken) < maxSpares && cap(*t) <= 1024 {
+		clear(*t)
+		*t = (*t)[:0]
+		l.taken = append(l.taken, t)
 	}
 }
 

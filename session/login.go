@@ -157,8 +157,8 @@ func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
 		s.x.token = ""
 	}
 	s.user, s.terminal, s.number = a.identity.User, a.terminal, a.number
-	s.expires, s.issued = a.identity.ExpiresAt, a.identity.IssuedAt
-	s.since = s.now()
+	s.expires, s.issued = ceilSeconds(a.identity.ExpiresAt), a.identity.IssuedAt
+	s.since = uint32(s.now() / 1000)
 	s.clientAck, s.window = r.ClientAck, defaultWindow
 	if r.Window > 0 {
 		s.window = uint16(r.Window)
@@ -169,11 +169,13 @@ func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
 	s.setDeadline()
 	s.loop.stats.logins.ok.Add(1)
 	s.loop.stats.sessions.Add(1)
-	s.send(codec.AppendLogin(nil, id, &codec.LoginReply{
+	l := s.loop
+	l.scratch = codec.AppendLogin(l.scratch[:0], id, &codec.LoginReply{
 		UserID: s.user, Terminal: s.terminal, SessionID: m.hub.SessionID(s.number),
-		ServerTime: s.now(), ExpiresAt: s.expires, Heartbeat: int(m.o.HeartbeatInterval.Seconds()),
+		ServerTime: s.now(), ExpiresAt: a.identity.ExpiresAt, Heartbeat: int(m.o.HeartbeatInterval.Seconds()),
 		Epoch: m.epoch, Head: s.head, First: a.First, Acked: a.Acked, Resumed: resumed, Node: m.hub.NodeID(),
-	}))
+	})
+	s.send(l.scratch)
 	for i := range a.Large {
 		s.follow(&a.Large[i])
 	}
@@ -203,7 +205,7 @@ func (s *Session) place(r *codec.LoginRequest, a *store.Attachment) (resumed boo
 		}
 	}
 	s.pushed = max(start, a.First-1)
-	s.acked, s.known = s.pushed, s.pushed
+	s.acked = s.pushed
 	if resumed && r.ResumeInbox > a.Acked {
 		a.Acked = r.ResumeInbox
 		if from, furthest, err := s.hub().Acked(s.user, s.terminal, r.ResumeInbox); err == nil && furthest {
@@ -257,9 +259,9 @@ func (s *Session) refresh(p *codec.Packet) {
 			s.refuseError(id, err)
 			return
 		}
-		s.expires, s.issued = identity.ExpiresAt, identity.IssuedAt
+		s.expires, s.issued = ceilSeconds(identity.ExpiresAt), identity.IssuedAt
 		s.setDeadline()
-		s.send(codec.AppendRefresh(nil, id, s.expires))
+		s.send(codec.AppendRefresh(nil, id, identity.ExpiresAt))
 	})
 }
 

@@ -84,7 +84,7 @@ type loop struct {
 	scratch []byte
 	follows map[string]*follow // large groups that sessions here follow, and the heads seen of others
 	pending pending            // receipts and positions that wait a moment
-	taken   [][]taken          // spare lists for Session.taken
+	taken   []*[]taken         // spare lists for Session.taken
 	// draining: GOAWAY was sent, nothing more is read.
 	draining bool
 	stats    loopStats
@@ -113,7 +113,7 @@ func (l *loop) session(r hub.Ref) *Session {
 func (m *Manager) Open(c *engine.Conn, h *codec.Handshake) {
 	l := c.Loop().Data.(*loop)
 	now := c.Loop().Now()
-	s := &Session{conn: c, loop: l, lastSeen: now}
+	s := &Session{conn: c, loop: l, lastSeen: ceilSeconds(now)}
 	if h != nil && h.Token != "" {
 		s.extra().token = h.Token
 	}
@@ -124,7 +124,7 @@ func (m *Manager) Open(c *engine.Conn, h *codec.Handshake) {
 // Message implements engine.Handler.
 func (m *Manager) Message(c *engine.Conn, op codec.Op, payload []byte) {
 	s := c.State.(*Session)
-	s.lastSeen = c.Loop().Now()
+	s.lastSeen = ceilSeconds(c.Loop().Now())
 	if op == codec.OpBinary {
 		c.Close(ReasonBinary, 1003, "binary messages are reserved")
 		return
@@ -158,7 +158,7 @@ func (m *Manager) Expired(c *engine.Conn) {
 		s.end(codec.CodeTimeout, "no LOGIN in time")
 	case s.tokenEnd() <= now:
 		s.end(codec.CodeTokenExpired, "token expired")
-	case s.lastSeen+m.o.HeartbeatTimeout.Milliseconds() <= now:
+	case s.silentSince()+m.o.HeartbeatTimeout.Milliseconds() <= now:
 		s.end(codec.CodeTimeout, "no packet in time")
 	default:
 		s.setDeadline()

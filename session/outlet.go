@@ -157,7 +157,7 @@ func (l *loop) Inspect(ref hub.Ref, answer func(hub.TerminalInfo, bool)) {
 		i := s.info()
 		answer(hub.TerminalInfo{
 			Terminal: i.Terminal, SessionID: i.SessionID, Transport: i.Transport, IP: i.IP,
-			Since: s.since, Acked: s.acked, Lagging: s.lagging,
+			Since: int64(s.since) * 1000, Acked: s.acked, Lagging: s.lagging,
 		}, true)
 	}))
 	if !ok {

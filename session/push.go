@@ -44,7 +44,7 @@ func (s *Session) pushedTo(inbox uint64, receipt bool, conv string, seq uint64) 
 		if s.taken == nil {
 			s.taken = s.loop.spareTaken()
 		}
-		s.taken = append(s.taken, taken{inbox, conv, seq})
+		*s.taken = append(*s.taken, taken{inbox, conv, seq})
 	}
 }
 

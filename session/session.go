@@ -27,18 +27,18 @@ type Session struct {
 	terminal string
 	number   uint64 // the hub's, see hub.SessionID
 
-	lastSeen int64 // ms, of the last packet
-	expires  int64 // ms, exp of the token
-	issued   int64 // ms, iat of the token
-	since    int64 // ms, of the login
+	issued int64 // ms, iat of the token
 
 	// Where this connection stands in its user's inbox: what it has confirmed, what was written to it, what there is.
 	// acked ≤ pushed ≤ head, except that acked may begin above a resume that went back.
 	acked, pushed, head uint64
-	// taken are the private messages of others in (known, pushed] that were pushed and not acknowledged: a RECEIPT is due for them.
-	taken []taken
-	known uint64
+	// taken are the private messages of others that were pushed and not acknowledged, nil if there are none: a RECEIPT is
+	// due for each.
+	taken *[]taken
 
+	lastSeen uint32  // s since the Unix epoch, rounded up, of the last packet
+	expires  uint32  // likewise, exp of the token
+	since    uint32  // s, of the login
 	tokens   float32 // of the rate limit
 	refilled uint32  // ms of the loop's clock, truncated
 	window   uint16  // entries in flight with ack: client
@@ -138,10 +138,16 @@ func (s *Session) close(code codec.Code, message string) {
 // expiryGrace is how long a session outlives its token, for REFRESH (PROTOCOL §5).
 const expiryGrace = 25 * time.Second
 
-func (s *Session) tokenEnd() int64 { return s.expires + expiryGrace.Milliseconds() }
+func (s *Session) tokenEnd() int64 { return int64(s.expires)*1000 + expiryGrace.Milliseconds() }
+
+// silentSince is when the last packet came, in ms.
+func (s *Session) silentSince() int64 { return int64(s.lastSeen) * 1000 }
+
+// ceilSeconds is a time in ms as the next full second: what is compared with it is never early.
+func ceilSeconds(ms int64) uint32 { return uint32((ms + 999) / 1000) }
 
 func (s *Session) setDeadline() {
-	s.conn.SetDeadline(min(s.tokenEnd(), s.lastSeen+s.loop.m.o.HeartbeatTimeout.Milliseconds()))
+	s.conn.SetDeadline(min(s.tokenEnd(), s.silentSince()+s.loop.m.o.HeartbeatTimeout.Milliseconds()))
 }
 
 // info describes the session to hooks.

@@ -19,6 +19,9 @@ func New(self cluster.Node) *Cluster { return &Cluster{self: self} }
 // Self implements cluster.Cluster.
 func (c *Cluster) Self() cluster.Node { return c.self }
 
+// Alone implements cluster.Cluster.
+func (c *Cluster) Alone() bool { return true }
+
 // Run implements cluster.Cluster: nothing ever arrives.
 func (c *Cluster) Run(ctx context.Context, _ cluster.Receiver) error {
 	<-ctx.Done()
