@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,26 +17,32 @@ import (
 const MaxToken = 4 << 10
 
 // JWT is the Authenticator of JSON Web Tokens. Safe for concurrent use.
+//
+// A token is judged in this order: its length, its header, the signature by a key that is for the header's algorithm,
+// and only then what it claims. So nothing that nobody signed is ever read further than its header.
 type JWT struct {
-	ctx   context.Context //nolint:containedctx // bounds the life of the JWKS refresh, which Reload may begin anew
-	state atomic.Pointer[state]
+	ctx       context.Context //nolint:containedctx // bounds the life of the JWKS refresh, which Reload may begin anew
+	state     atomic.Pointer[state]
+	scratches sync.Pool // of *scratch
 }
 
 var _ Authenticator = (*JWT)(nil)
 
 // state is what one configuration makes: it never changes, Reload puts another in its place.
 type state struct {
-	o      JWTOptions
-	parser *jwt.Parser
-	keys   keys
-	cancel context.CancelFunc // ends the JWKS refresh
+	o         JWTOptions
+	methods   map[string]jwt.SigningMethod // the pinned algorithms, by name
+	validator *jwt.Validator
+	keys      keys
+	cancel    context.CancelFunc // ends the JWKS refresh
 }
 
 // NewJWT checks o and loads the keys; ctx bounds the life of the JWKS refresh. An unreachable JWKS is no error: it is
 // tried again, and until then its tokens give ErrUnavailable.
 func NewJWT(ctx context.Context, o JWTOptions) (*JWT, error) {
 	j := &JWT{ctx: ctx}
-	s, err := j.load(o)
+	j.scratches.New = func() any { return &scratch{plain: make([]byte, 0, MaxToken), sig: make([]byte, 0, 512)} }
+	s, err := j.load(o, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -42,76 +50,111 @@ func NewJWT(ctx context.Context, o JWTOptions) (*JWT, error) {
 	return j, nil
 }
 
-// Reload reads the keys anew (SIGHUP); on error the old ones stay.
+// Reload reads the keys anew (SIGHUP); on error the old ones stay. Those of a key set stay in use until it has been
+// fetched again.
 func (j *JWT) Reload(o JWTOptions) error {
-	s, err := j.load(o)
+	old := j.state.Load()
+	var last *setKeys
+	if old.keys.set != nil && old.o.JWKSURL == o.JWKSURL {
+		last = old.keys.set.keys.Load()
+	}
+	s, err := j.load(o, last)
 	if err != nil {
 		return err
 	}
-	j.state.Swap(s).cancel()
+	j.state.Swap(s).close()
 	return nil
 }
 
-func (j *JWT) load(o JWTOptions) (*state, error) {
+// Close ends the JWKS refresh and waits for it. Tokens are still checked, with the keys as they are.
+func (j *JWT) Close() { j.state.Load().close() }
+
+func (s *state) close() {
+	s.cancel()
+	if s.keys.set != nil {
+		s.keys.set.wait()
+	}
+}
+
+func (j *JWT) load(o JWTOptions, last *setKeys) (*state, error) {
+	s, err := check(o)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(j.ctx)
+	s.cancel = cancel
+	if o.JWKSURL != "" {
+		s.keys.set = openKeySet(ctx, s.o, last)
+	}
+	return s, nil
+}
+
+// Check judges o as NewJWT does, without the network.
+func (o JWTOptions) Check() error {
+	_, err := check(o)
+	return err
+}
+
+// check makes the state but for the key set.
+func check(o JWTOptions) (*state, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
-	ctx, cancel := context.WithCancel(j.ctx)
-	s := &state{o: o, cancel: cancel}
-	if err := s.loadKeys(ctx); err != nil {
-		cancel()
+	s := &state{o: o}
+	if err := s.keys.load(o); err != nil {
 		return nil, err
 	}
-	methods, err := s.methods()
-	if err != nil {
-		cancel()
+	if err := s.pin(); err != nil {
 		return nil, err
 	}
-	options := []jwt.ParserOption{
-		jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(o.Leeway),
-		jwt.WithTimeFunc(o.Now), jwt.WithStrictDecoding(),
-	}
+	options := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithLeeway(o.Leeway), jwt.WithTimeFunc(o.Now)}
 	if o.Issuer != "" {
 		options = append(options, jwt.WithIssuer(o.Issuer))
 	}
 	if o.Audience != "" {
 		options = append(options, jwt.WithAudience(o.Audience))
 	}
-	s.parser = jwt.NewParser(options...)
+	s.validator = jwt.NewValidator(options...)
 	return s, nil
 }
 
 // known are the algorithms that may be pinned.
 var known = []string{"HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"}
 
-// methods are the pinned algorithms: as configured, else what the keys can do.
-func (s *state) methods() (list []string, err error) {
-	for _, a := range s.o.Algorithms {
-		if !slices.Contains(known, a) {
-			return nil, fmt.Errorf("auth.jwt.algorithms: unknown %q (expected some of %v)", a, known)
+// pin decides on the algorithms: as configured, else what the keys are for. What is pinned has a key.
+func (s *state) pin() error {
+	algorithms := s.o.Algorithms
+	if len(algorithms) == 0 {
+		for _, a := range known {
+			if s.keys.has(a) && a != "HS384" && a != "HS512" { // the secret is HS256's unless the other two are asked for
+				algorithms = append(algorithms, a)
+			}
 		}
 	}
-	if len(s.o.Algorithms) > 0 {
-		return s.o.Algorithms, nil
+	if len(algorithms) == 0 {
+		return errors.New("no key to check tokens with (set auth.jwt.secret, secret-file, public-key-files or jwks-url)")
 	}
-	if len(s.keys.secret) > 0 {
-		list = append(list, "HS256")
-	}
-	if s.keys.jwks != nil {
-		return append(list, "RS256", "ES256", "EdDSA"), nil
-	}
-	for _, a := range []string{"RS256", "ES256", "EdDSA"} {
-		if len(s.keys.static[a]) > 0 {
-			list = append(list, a)
+	s.methods = map[string]jwt.SigningMethod{}
+	for _, a := range algorithms {
+		switch {
+		case !slices.Contains(known, a):
+			return fmt.Errorf("auth.jwt.algorithms: unknown %q (expected some of %s)", a, strings.Join(known, ", "))
+		case !s.keys.has(a):
+			return fmt.Errorf("auth.jwt.algorithms: there is no key for %s (HS256 and its kin take auth.jwt.secret, the others public-key-files or jwks-url)", a)
 		}
+		s.methods[a] = jwt.GetSigningMethod(a)
 	}
-	if len(list) == 0 {
-		return nil, errors.New("no key to check tokens with (set auth.jwt.secret, secret-file, public-key-files or jwks-url)")
-	}
-	return list, nil
+	return nil
+}
+
+// scratch is the memory of one check, used again by later ones: nothing of it stays in the Identity.
+type scratch struct {
+	plain  []byte // the decoded part that is being read
+	sig    []byte
+	claims claims
 }
 
 // Authenticate implements Authenticator.
@@ -120,39 +163,65 @@ func (j *JWT) Authenticate(ctx context.Context, token string) (Identity, error) 
 	if len(token) > MaxToken {
 		return Identity{}, refused("token over 4 KiB")
 	}
-	c := claims{seed: s.o.SeedClaims}
-	_, err := s.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) { return s.keys.find(ctx, t) })
-	switch {
-	case errors.Is(err, ErrUnavailable):
-		return Identity{}, ErrUnavailable
-	case err != nil:
+	parts, ok := split(token)
+	if !ok {
+		return Identity{}, refused("malformed token")
+	}
+	w := j.scratches.Get().(*scratch)
+	defer j.scratches.Put(w)
+	h, err := w.header(parts.header)
+	if err != nil {
+		return Identity{}, refused(err.Error())
+	}
+	method, ok := s.methods[h.alg]
+	if !ok {
+		return Identity{}, refused("algorithm not allowed")
+	}
+	if w.sig, ok = decode(w.sig, parts.signature); !ok {
+		return Identity{}, refused("malformed token")
+	}
+	if err = s.keys.verify(ctx, method, h, parts.signed, w.sig); err != nil {
+		if errors.Is(err, ErrUnavailable) {
+			return Identity{}, err
+		}
+		return Identity{}, refused(err.Error())
+	}
+	if w.plain, ok = decode(w.plain, parts.payload); !ok {
+		return Identity{}, refused("malformed token")
+	}
+	if err = w.claims.read(w.plain, s.o.SeedClaims); err != nil {
+		return Identity{}, refused(err.Error())
+	}
+	if err = s.validator.Validate(&w.claims); err != nil {
 		return Identity{}, refused(reason(err))
 	}
-	return c.identity()
+	return w.claims.identity()
 }
 
 // Cheap reports whether checking token takes no more than a few microseconds and no I/O (HMAC): it may then be done on
 // an event loop.
 func (j *JWT) Cheap(token string) bool {
-	const hs = "eyJhbGciOiJIUz" // {"alg":"HS in base64, as nearly every library writes it; others go the long way
-	return len(token) <= MaxToken && len(token) > len(hs) && token[:len(hs)] == hs
+	parts, ok := split(token)
+	if !ok || len(token) > MaxToken {
+		return true // refused at once
+	}
+	w := j.scratches.Get().(*scratch)
+	defer j.scratches.Put(w)
+	h, err := w.header(parts.header)
+	return err != nil || strings.HasPrefix(h.alg, "HS")
 }
 
 func refused(why string) error { return fmt.Errorf("%w: %s", ErrUnauthorized, why) }
 
-// reason is what a client may hear of a refusal: the first of these that applies, never the parser's text.
+// reason is what a client may hear of refused claims: the first of these that applies.
 func reason(err error) string {
 	for _, r := range []struct {
 		err  error
 		text string
 	}{
-		{jwt.ErrTokenMalformed, "malformed token"},
-		{jwt.ErrTokenUnverifiable, "no key for this token"},
-		{jwt.ErrTokenSignatureInvalid, "bad signature or algorithm"},
+		{jwt.ErrTokenRequiredClaimMissing, "token without a required claim"},
 		{jwt.ErrTokenExpired, "token expired"},
 		{jwt.ErrTokenNotValidYet, "token not valid yet"},
-		{jwt.ErrTokenUsedBeforeIssued, "token from the future"},
-		{jwt.ErrTokenRequiredClaimMissing, "token without a required claim"},
 		{jwt.ErrTokenInvalidIssuer, "wrong issuer"},
 		{jwt.ErrTokenInvalidAudience, "wrong audience"},
 	} {
@@ -162,15 +231,3 @@ func reason(err error) string {
 	}
 	return "invalid token"
 }
-
-// Mint makes an HS256 token for user (iat in ms as a fraction); terminal "" leaves the claim out.
-func Mint(secret []byte, user, terminal string, ttl time.Duration, now time.Time) (string, error) {
-	c := jwt.MapClaims{"sub": user, "iat": seconds(now), "exp": seconds(now.Add(ttl))}
-	if terminal != "" {
-		c["terminal"] = terminal
-	}
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(secret)
-}
-
-// seconds is a time as JWTs have it, with milliseconds as the fraction.
-func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -2,43 +2,58 @@ package auth
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
+	"hash"
 	"os"
-	"time"
+	"strings"
+	"sync"
 
-	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
-	"golang.org/x/time/rate"
 )
 
-// keys are what signatures are checked with, each for its own algorithm only: a public key is never an HMAC secret.
+// keys are what signatures are checked with, each for its own algorithm only: a public key is never an HMAC secret, and
+// a secret never anything else.
 type keys struct {
-	secret []byte
-	static map[string][]jwt.VerificationKey // by algorithm: RS256, ES256, EdDSA
-	jwks   keyfunc.Keyfunc
+	macs   map[string]*sync.Pool         // of hash.Hash keyed with the secret, by algorithm; nil without a secret
+	static map[string][]crypto.PublicKey // of files, by algorithm
+	set    *keySet                       // nil without a URL
+	follow bool                          // there is a URL: set will be opened
 }
 
-func (s *state) loadKeys(ctx context.Context) error {
-	s.keys.secret = s.o.Secret
-	s.keys.static = make(map[string][]jwt.VerificationKey)
-	for _, f := range s.o.PublicKeyFiles {
-		if err := s.keys.add(f); err != nil {
+func (k *keys) load(o JWTOptions) error {
+	if len(o.Secret) > 0 {
+		k.macs = map[string]*sync.Pool{}
+		for a, f := range map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New} {
+			k.macs[a] = &sync.Pool{New: func() any { return hmac.New(f, o.Secret) }}
+		}
+	}
+	k.static = map[string][]crypto.PublicKey{}
+	for _, f := range o.PublicKeyFiles {
+		if err := k.add(f); err != nil {
 			return fmt.Errorf("auth.jwt.public-key-files: %s: %w", f, err)
 		}
 	}
-	if s.o.JWKSURL == "" {
-		return nil
+	k.follow = o.JWKSURL != ""
+	return nil
+}
+
+// has reports whether there is, or with a key set may be, a key for an algorithm.
+func (k *keys) has(algorithm string) bool {
+	if strings.HasPrefix(algorithm, "HS") {
+		return k.macs != nil
 	}
-	return s.openJWKS(ctx)
+	return k.follow || len(k.static[algorithm]) > 0
 }
 
 // add reads the PEM blocks of a file: public keys and certificates.
@@ -53,22 +68,9 @@ func (k *keys) add(file string) error {
 		if err != nil {
 			return err
 		}
-		algorithm := ""
-		switch key := key.(type) {
-		case *rsa.PublicKey:
-			if key.N.BitLen() < 2048 {
-				return fmt.Errorf("an RSA key of %d bits (expected at least 2048)", key.N.BitLen())
-			}
-			algorithm = "RS256"
-		case *ecdsa.PublicKey:
-			if key.Curve != elliptic.P256() {
-				return fmt.Errorf("an ECDSA key on %s (expected P-256)", key.Curve.Params().Name)
-			}
-			algorithm = "ES256"
-		case ed25519.PublicKey:
-			algorithm = "EdDSA"
-		default:
-			return fmt.Errorf("a key of type %T (expected RSA, ECDSA P-256 or Ed25519)", key)
+		algorithm, err := algorithmOf(key)
+		if err != nil {
+			return err
 		}
 		k.static[algorithm] = append(k.static[algorithm], key)
 		found = true
@@ -79,7 +81,7 @@ func (k *keys) add(file string) error {
 	return nil
 }
 
-func publicKey(block *pem.Block) (any, error) {
+func publicKey(block *pem.Block) (crypto.PublicKey, error) {
 	switch block.Type {
 	case "CERTIFICATE":
 		c, err := x509.ParseCertificate(block.Bytes)
@@ -95,87 +97,67 @@ func publicKey(block *pem.Block) (any, error) {
 	return nil, fmt.Errorf("a PEM block %q (expected a public key or a certificate)", block.Type)
 }
 
-const (
-	jwksRefresh = time.Hour       // beside the refresh for an unknown kid
-	jwksUnknown = 5 * time.Second // between two refreshes for an unknown kid: a rotation is seen soon, a flood of kids costs little
-	jwksTimeout = 5 * time.Second
-	maxJWKS     = 1 << 20 // bytes of a key set
-)
-
-// openJWKS begins to follow the key set. Its URL comes from the configuration alone, never from a token.
-func (s *state) openJWKS(ctx context.Context) (err error) {
-	s.keys.jwks, err = keyfunc.NewDefaultOverrideCtx(ctx, []string{s.o.JWKSURL}, keyfunc.Override{
-		Client:            &http.Client{Transport: limitedTransport{http.DefaultTransport}, Timeout: jwksTimeout},
-		HTTPTimeout:       jwksTimeout,
-		RefreshInterval:   jwksRefresh,
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(jwksUnknown), 1),
-		RateLimitWaitMax:  time.Millisecond, // do not wait for the limiter: the kid is unknown then
-		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
-			return func(_ context.Context, err error) { s.o.Logf("auth.jwt.jwks-url: %v", err) }
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("auth.jwt.jwks-url: %w", err)
-	}
-	return nil
-}
-
-// limitedTransport bounds the body of an answer.
-type limitedTransport struct{ http.RoundTripper }
-
-// RoundTrip implements http.RoundTripper.
-func (t limitedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.RoundTripper.RoundTrip(r)
-	if err == nil {
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(resp.Body, maxJWKS), resp.Body}
-	}
-	return resp, err
-}
-
-// find is the jwt.Keyfunc: the keys that may have signed t, by its algorithm, which is one of the pinned ones.
-func (k *keys) find(ctx context.Context, t *jwt.Token) (any, error) {
-	switch a := t.Method.Alg(); a {
-	case "HS256", "HS384", "HS512":
-		if len(k.secret) == 0 {
-			return nil, errors.New("no secret")
-		}
-		return k.secret, nil
-	default:
-		if static := k.static[a]; len(static) > 0 {
-			if _, hasKID := t.Header["kid"]; !hasKID || k.jwks == nil {
-				return jwt.VerificationKeySet{Keys: static}, nil
-			}
-		}
-	}
-	if k.jwks == nil {
-		return nil, errors.New("no key of this type")
-	}
-	key, err := k.jwks.KeyfuncCtx(ctx)(t)
-	if err == nil {
-		return usable(t, key)
-	}
-	if all, readErr := k.jwks.Storage().KeyReadAll(ctx); readErr != nil || len(all) == 0 {
-		return nil, ErrUnavailable
-	}
-	return nil, err
-}
-
-// usable refuses a key of the set that is of another type than the algorithm's: a symmetric one, or too small a one.
-func usable(t *jwt.Token, key any) (any, error) {
-	ok := false
+// algorithmOf is the one algorithm that a public key is for.
+func algorithmOf(key crypto.PublicKey) (string, error) {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
-		ok = t.Method.Alg() == "RS256" && key.N.BitLen() >= 2048
+		if bits := key.N.BitLen(); bits < 2048 || bits > 8192 { // checking a larger one takes milliseconds
+			return "", fmt.Errorf("an RSA key of %d bits (expected 2048 to 8192)", bits)
+		}
+		return "RS256", nil
 	case *ecdsa.PublicKey:
-		ok = t.Method.Alg() == "ES256" && key.Curve == elliptic.P256()
+		if key.Curve != elliptic.P256() {
+			return "", fmt.Errorf("an ECDSA key on %s (expected P-256)", key.Curve.Params().Name)
+		}
+		return "ES256", nil
 	case ed25519.PublicKey:
-		ok = t.Method.Alg() == "EdDSA"
+		return "EdDSA", nil
 	}
-	if !ok {
-		return nil, errors.New("a key of another type")
+	return "", fmt.Errorf("a key of type %T (expected RSA, ECDSA P-256 or Ed25519)", key)
+}
+
+var (
+	errNoKey     = errors.New("no key for this token")
+	errSignature = errors.New("bad signature")
+)
+
+// verify checks the signature of signed by the keys that are for method. h's kid chooses among the keys of a set only.
+// It returns errNoKey, errSignature or ErrUnavailable.
+func (k *keys) verify(ctx context.Context, method jwt.SigningMethod, h header, signed string, sig []byte) error {
+	if pool := k.macs[h.alg]; pool != nil {
+		return verifyMAC(pool, signed, sig)
 	}
-	return key, nil
+	candidates := k.static[h.alg]
+	var unavailable error
+	if k.set != nil {
+		var found []crypto.PublicKey
+		found, unavailable = k.set.find(ctx, h)
+		candidates = append(found, candidates...)
+	}
+	for _, key := range candidates {
+		if method.Verify(signed, sig, key) == nil {
+			return nil
+		}
+	}
+	switch {
+	case unavailable != nil:
+		return unavailable
+	case len(candidates) == 0:
+		return errNoKey
+	}
+	return errSignature
+}
+
+// verifyMAC is the library's check of an HMAC with a state that is used again: deriving it from the secret is more work
+// than the hash of a token.
+func verifyMAC(pool *sync.Pool, signed string, sig []byte) error {
+	mac := pool.Get().(hash.Hash)
+	defer pool.Put(mac)
+	mac.Reset()
+	_, _ = mac.Write([]byte(signed)) // never fails
+	var sum [sha512.Size]byte
+	if !hmac.Equal(mac.Sum(sum[:0]), sig) {
+		return errSignature
+	}
+	return nil
 }

@@ -1,14 +1,12 @@
 package server
 
 import (
-	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
@@ -37,23 +35,14 @@ func (s *Server) checkAuth() error {
 	o := s.o
 	if ownKey(o) {
 		if _, err := os.Stat(filepath.Join(o.DataDir, "jwt.key")); errors.Is(err, fs.ErrNotExist) {
-			o.JWT.Secret = string(slices.Repeat([]byte("-"), auth.MinSecret)) // the start makes one
+			o.JWT.Secret = rand.Text() + rand.Text() // the start makes one
 		}
 	}
 	jo, err := s.jwtOptions(o)
 	if err != nil {
 		return err
 	}
-	if jo.JWKSURL != "" {
-		if len(jo.PublicKeyFiles) == 0 {
-			return nil
-		}
-		jo.JWKSURL = ""
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	_, err = auth.NewJWT(ctx, jo)
-	return err
+	return jo.Check()
 }
 
 // ownKey reports whether tokens are signed with the key of the data directory.
