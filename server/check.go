@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -34,8 +35,8 @@ func Check(o Options) error {
 func (s *Server) checkAuth() error {
 	o := s.o
 	if ownKey(o) {
-		if _, err := os.Stat(filepath.Join(o.DataDir, "jwt.key")); errors.Is(err, fs.ErrNotExist) {
-			o.JWT.Secret = rand.Text() + rand.Text() // the start makes one
+		if _, err := os.ReadFile(filepath.Join(o.DataDir, "jwt.key")); err != nil {
+			o.JWT.Secret = rand.Text() + rand.Text() // the start makes one, or says why it cannot
 		}
 	}
 	jo, err := s.jwtOptions(o)

@@ -57,6 +57,9 @@ func (h *host) sysctl(name string, index int, least int64, limits string) []find
 	if !f.OK {
 		f.Problem, f.Limits = fmt.Sprintf("below %d", least), limits
 		words[index] = strconv.FormatInt(least, 10)
+		for i := index + 1; i < len(list); i++ { // thresholds that grow
+			words[i] = strconv.FormatInt(max(list[i], least+least/2), 10)
+		}
 		value := strings.Join(words, " ")
 		f.Mend = fmt.Sprintf("sudo sysctl -w %s=%s", name, value)
 		if strings.Contains(value, " ") {
