@@ -190,7 +190,7 @@ type closeAll struct{}
 func (closeAll) Run(l *Loop) {
 	l.stopping = true
 	for _, k := range l.table.chunks {
-		for _, c := range k.conn {
+		for _, c := range &k.conn {
 			switch {
 			case c == nil:
 			case c.state == stateUpgrade:
@@ -220,7 +220,7 @@ type finish struct{}
 func (finish) Run(l *Loop) {
 	l.ending = true
 	for _, k := range l.table.chunks {
-		for _, c := range k.conn {
+		for _, c := range &k.conn {
 			if c != nil {
 				c.fail(ReasonShutdown)
 			}

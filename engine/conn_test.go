@@ -159,6 +159,36 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+// TestDeadlineOfAnother: a deadline that is taken back while others expire does not expire.
+func TestDeadlineOfAnother(t *testing.T) {
+	t.Parallel()
+	var conns []*Conn // loop-owned
+	expired := make(chan *Conn, 2)
+	s := start(t, &script{
+		open: func(c *Conn, _ *codec.Handshake) {
+			if conns = append(conns, c); len(conns) == 2 {
+				for _, c := range conns {
+					c.SetDeadline(c.Loop().Now())
+				}
+			}
+		},
+		expired: func(c *Conn) {
+			for _, other := range conns {
+				other.SetDeadline(0)
+			}
+			expired <- c
+		},
+	}, func(o *Options) { o.Loops = 1 })
+	dialTCP(t, s.tcp)
+	dialTCP(t, s.tcp)
+	<-expired
+	on(t, s.Loops()[0], func() {
+		if len(expired) != 0 {
+			t.Error("the other expired too")
+		}
+	})
+}
+
 func TestEach(t *testing.T) {
 	var closed atomic.Int64
 	s := start(t, &script{closed: func(*Conn, Reason) { closed.Add(1) }}, func(o *Options) { o.Loops = 1 })

@@ -160,7 +160,7 @@ func (l *Loop) Now() (ms int64) { return l.ms }
 // Each calls f for every open connection (after its Open, before its Close) of the loop until f returns false. On the loop only; f may close the connection.
 func (l *Loop) Each(f func(c *Conn) bool) {
 	for _, k := range l.table.chunks {
-		for _, c := range k.conn {
+		for _, c := range &k.conn {
 			if c != nil && c.state == stateOpen && !f(c) {
 				return
 			}

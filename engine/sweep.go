@@ -37,7 +37,8 @@ func (s *sweep) Run(l *Loop) {
 	l.readClock()
 	now := uint32(l.uptime / 1000)
 	for _, k := range l.table.chunks {
-		for i, due := range k.due {
+		for i := range k.due { // by index: a handler may move the deadlines of others
+			due := k.due[i]
 			if due != 0 && due <= now && k.conn[i] != nil {
 				k.due[i] = 0
 				k.conn[i].timeout()
