@@ -51,11 +51,11 @@ func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
 		r.result.BytesPerConnection = float64(last.RSSAnon-first.RSSAnon) / float64(last.Connections-first.Connections)
 	}
 	if o.Duration > 0 {
-		before := r.sample()
+		before := r.sample(ctx)
 		if err := r.rest(ctx, o.Duration); err != nil {
 			return nil, err
 		}
-		r.result.usage(before, r.sample())
+		r.result.usage(before, r.sample(ctx))
 	}
 	return r.conclude(), nil
 }

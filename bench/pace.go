@@ -24,10 +24,13 @@ func (p *pace) closed() bool { return p.step == 0 }
 
 // due calls send for what is due and returns when there is more.
 func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (next int64) {
-	if l.o.from == 0 || now >= l.o.until || p.units == 0 { // not begun, or over
+	if l.o.from == 0 || p.units == 0 { // not begun
 		return math.MaxInt64
 	}
 	if p.closed() {
+		if now >= l.o.until {
+			return math.MaxInt64
+		}
 		for i := 0; !p.started && i < p.units; i++ {
 			for range p.inFlight {
 				send(i, now)
@@ -43,6 +46,9 @@ func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (nex
 		send(p.turn, int64(p.next))
 		p.turn = (p.turn + 1) % p.units
 		p.next += p.step
+	}
+	if int64(p.next) >= l.o.until {
+		return math.MaxInt64
 	}
 	return int64(p.next)
 }

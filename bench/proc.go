@@ -57,6 +57,28 @@ func (p *process) sample() (s procSample, err error) {
 	return s, fmt.Errorf("bench: server process: no RssAnon in /proc/%d/status", p.pid)
 }
 
+// machineCPU is what all processes of this machine have used, in ns; 0 when it is unknown.
+func machineCPU() (ns int64) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	fields := strings.Fields(line)
+	for i, f := range fields {
+		const idle, iowait, guest = 4, 5, 9 // guest time is in user time already
+		if i == 0 || i == idle || i == iowait || i >= guest {
+			continue
+		}
+		ticks, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0
+		}
+		ns += ticks * nanosPerTick
+	}
+	return ns
+}
+
 // admin is the server's HTTP API.
 type admin struct{ url, token string }
 

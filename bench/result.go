@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -27,6 +29,11 @@ type Result struct {
 
 	Load   Usage  `json:"load"`
 	Server *Usage `json:"server,omitempty"`
+	// Others is the CPU of all other processes of this machine, in cores: what is above 0.1 or so disturbs the numbers.
+	Others float64 `json:"others_cpu_share"`
+	// Metrics are what the server's /metrics say: how much its counters grew in the measured time, and its gauges at the end.
+	// Series of one name are summed, zeros are left out. With Admin only.
+	Metrics map[string]float64 `json:"server_metrics,omitempty"`
 	// Limit says what the run was limited by, as far as the generator can tell; empty = nothing suspicious.
 	Limit string `json:"limit,omitempty"`
 
@@ -96,12 +103,15 @@ type usageSample struct {
 	at     time.Time
 	own    int64   // CPU, ns
 	waited []int64 // by loop
+	all    int64   // CPU of the machine, ns
 	server procSample
 	known  bool // server is set
+
+	metrics map[string]float64
 }
 
-func (r *runner) sample() usageSample {
-	s := usageSample{at: time.Now(), own: ownCPU()}
+func (r *runner) sample(ctx context.Context) usageSample {
+	s := usageSample{at: time.Now(), own: ownCPU(), all: machineCPU()}
 	for _, l := range r.loops {
 		s.waited = append(s.waited, l.progress.waited.Load())
 	}
@@ -109,6 +119,9 @@ func (r *runner) sample() usageSample {
 		var err error
 		s.server, err = r.server.sample()
 		s.known = err == nil
+	}
+	if r.o.Admin != "" {
+		s.metrics, _ = admin{r.o.Admin, r.o.AdminAuth}.metrics(ctx) // a run is worth something without them
 	}
 	return s
 }
@@ -125,7 +138,26 @@ func (r *Result) usage(a, b usageSample) {
 	if a.known && b.known {
 		r.Server = &Usage{CPUSeconds: seconds(b.server.cpu - a.server.cpu), RSSAnon: b.server.rssAnon}
 		r.Server.CPUShare = r.Server.CPUSeconds / wall.Seconds()
+		r.Others = max(0, seconds(b.all-a.all)/wall.Seconds()-r.Load.CPUShare-r.Server.CPUShare)
 	}
+	r.Metrics = growth(a.metrics, b.metrics)
+}
+
+// growth is what counters grew by and what gauges are.
+func growth(before, after map[string]float64) map[string]float64 {
+	grown := map[string]float64{}
+	for name, v := range after {
+		for _, suffix := range []string{"_total", "_sum", "_count"} {
+			if strings.HasSuffix(name, suffix) {
+				v -= before[name]
+				break
+			}
+		}
+		if v != 0 && !strings.HasSuffix(name, "_bucket") {
+			grown[name] = v
+		}
+	}
+	return grown
 }
 
 // check takes a loop's failures.
@@ -173,6 +205,8 @@ func (r *Result) limit() string {
 		return ""
 	case r.Load.BusyLoop > busy:
 		return fmt.Sprintf("the load: its event loop was busy %.0f%% of the time", 100*r.Load.BusyLoop)
+	case r.Others > 0.25:
+		return fmt.Sprintf("other processes of this machine: they used %.2f of %d cores", r.Others, r.Machine.CPUs)
 	case r.Server != nil && r.Load.CPUShare+r.Server.CPUShare > busy*cores:
 		return fmt.Sprintf("the machine: server %.2f and load %.2f of %d cores", r.Server.CPUShare, r.Load.CPUShare, r.Machine.CPUs)
 	}

@@ -193,6 +193,7 @@ func (r *runner) drive(ctx context.Context) error {
 
 // drain runs l until nothing is open or nothing has come for the time that the options give.
 func (r *runner) drain(l *loop) error {
+	l.scene.due(l, l.now) // what an open loop should have sent before the end, had it woken in time
 	packets, since := l.stats.packetsIn, l.now
 	quiet := l.stats.heartBeats
 	return l.spin(0, func() bool {
@@ -208,11 +209,11 @@ func (r *runner) measure(ctx context.Context) {
 	if !sleepUntil(ctx, r.o.epoch.Add(time.Duration(r.o.from))) {
 		return
 	}
-	before := r.sample()
+	before := r.sample(ctx)
 	if !sleepUntil(ctx, r.o.epoch.Add(time.Duration(r.o.until))) {
 		return
 	}
-	r.result.usage(before, r.sample())
+	r.result.usage(before, r.sample(context.WithoutCancel(ctx)))
 }
 
 func sleepUntil(ctx context.Context, t time.Time) bool {

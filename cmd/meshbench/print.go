@@ -77,6 +77,9 @@ func (p *printer) result(r *bench.Result) error {
 	if r.Seconds > 0 {
 		usage(line, "server", r.Server)
 		usage(line, "load", &r.Load)
+		if r.Server != nil {
+			line("others", "%.2f cores", r.Others)
+		}
 		line("", "busiest loop awake %.0f%%, longest stall %.1f ms", 100*r.Load.BusyLoop, r.Load.MaxStall)
 	}
 	if r.Limit != "" {

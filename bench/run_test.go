@@ -1,0 +1,148 @@
+package bench_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meshtalk/meshtalk/bench"
+	"github.com/meshtalk/meshtalk/server"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"),
+		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*goWorker).run.func1"),
+		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"))
+}
+
+// options start a server for the test and are what reaches it.
+func options(t *testing.T) bench.Options {
+	t.Helper()
+	o := server.DefaultOptions()
+	o.DataDir = t.TempDir()
+	o.WebSocket.Host, o.WebSocket.Port = "127.0.0.1", 0
+	o.TCP.Host, o.TCP.Port = "127.0.0.1", 0
+	o.Admin.Port = 0
+	o.Limits.MessagesPerSecond = 0
+	o.Group.InboxLimit = 10
+	o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	srv, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := srv.Stop(context.Background()); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	b := bench.Options{WarmUp: 50 * time.Millisecond, Duration: 200 * time.Millisecond, ServerPID: os.Getpid(), AckDelay: time.Millisecond,
+		AckEvery: 64, Loops: 2}
+	for _, a := range srv.Addresses() {
+		switch a.Name {
+		case "admin":
+			b.Admin = a.URL
+		default:
+			b.Addrs = append(b.Addrs, a.URL)
+		}
+	}
+	if b.Token, err = bench.SecretFileToken(filepath.Join(o.DataDir, "jwt.key")); err != nil {
+		t.Fatal(err)
+	}
+	if b.Sources, err = bench.ParseSources("127.0.1.1-127.0.1.3"); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// mustPass checks what every good run has.
+func mustPass(t *testing.T, r *bench.Result, err error, connections int) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.OK || r.Logins.Count != connections {
+		t.Fatalf("failures %v with %d of %d connections: %q", r.Failures, r.Logins.Count, connections, r.Evidence)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	o := options(t)
+	for name, po := range map[string]bench.PrivateOptions{
+		"closed loop": {Pairs: 5, InFlight: 8, Size: 100},
+		"open loop":   {Pairs: 3, Rate: 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := bench.Private(t.Context(), o, po)
+			mustPass(t, r, err, 2*po.Pairs)
+			if r.Messages == nil || r.Messages.Delivered != r.Messages.Sent || r.Messages.Acked != r.Messages.Sent || r.Delivery.Count == 0 {
+				t.Errorf("messages %+v, delivery %+v", r.Messages, r.Delivery)
+			}
+			want := int64(po.Rate * (o.WarmUp + o.Duration).Seconds())
+			if po.Rate > 0 && (r.Messages.Sent < want || r.Messages.Sent > want+int64(o.Loops)) {
+				t.Errorf("the open loop sent %d", r.Messages.Sent)
+			}
+			if r.Server == nil || r.Server.RSSAnon == 0 || r.Load.CPUSeconds == 0 {
+				t.Errorf("server %+v, load %+v", r.Server, r.Load)
+			}
+		})
+	}
+}
+
+func TestGroups(t *testing.T) {
+	o := options(t)
+	for name, g := range map[string]bench.GroupOptions{
+		"small": {Groups: 3, Members: 4, InFlight: 2},
+		"large": {Groups: 1, Members: 30, InFlight: 3},
+		"rate":  {Groups: 2, Members: 5, Rate: 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := bench.Group(t.Context(), o, g)
+			mustPass(t, r, err, g.Groups*g.Members)
+			if r.Messages == nil || r.Messages.Delivered != r.Messages.Sent*int64(g.Members) || r.Messages.Acked != r.Messages.Sent {
+				t.Errorf("messages %+v", r.Messages)
+			}
+		})
+	}
+}
+
+func TestIdle(t *testing.T) {
+	o := options(t)
+	o.Duration, o.HeartBeat = 100*time.Millisecond, 20*time.Millisecond
+	r, err := bench.Idle(t.Context(), o, bench.IdleOptions{Steps: []int{20, 60}, Collect: true})
+	mustPass(t, r, err, 60)
+	if len(r.Memory) != 2 || r.Memory[0].Connections != 20 || r.Memory[1].Connections != 60 || r.Memory[1].RSSAnon == 0 {
+		t.Errorf("memory %+v", r.Memory)
+	}
+}
+
+func TestBadTokenIsFound(t *testing.T) {
+	o := options(t)
+	o.Token = bench.SecretToken([]byte("0123456789abcdef0123456789abcdef"))
+	r, err := bench.Private(t.Context(), o, bench.PrivateOptions{Pairs: 2, InFlight: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.OK || r.Failures["login failed"] != 4 || r.Failures["error UNAUTHORIZED"] != 4 {
+		t.Errorf("failures %v, %q", r.Failures, r.Evidence)
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	o := options(t)
+	o.Duration = time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if r, err := bench.Private(ctx, o, bench.PrivateOptions{Pairs: 2, InFlight: 1}); err == nil {
+		t.Errorf("got %+v", r)
+	}
+}
