@@ -108,6 +108,9 @@ func (h *Hub) deliver(subs []*Submission, results []store.Result) {
 		r := &results[i]
 		s.Err = outcomeError(s.Draft.Kind, r.Outcome)
 		s.Seq, s.TS, s.Duplicate = r.Seq, r.TS, r.Outcome == store.Duplicate
+		if r.MsgID != [16]byte{} { // the first event's answer, under another id
+			s.Draft.MsgID = r.MsgID
+		}
 		if r.Outcome == store.Stored {
 			d.message(s, r)
 			h.stats.accepted(s.Draft.Kind)

@@ -58,7 +58,7 @@ type Outcome uint8
 // The outcomes. Only Stored writes anything.
 const (
 	Stored    Outcome = iota // new: everything in Result is set
-	Duplicate                // the same (From, ID) and content was stored before: Seq and TS are the first one's. A Recall of an already recalled target: the first event's.
+	Duplicate                // the same (From, ID) and content was stored before: Seq and TS are the first one's. A Recall, by the sender or the API, of an already recalled target: the first event's, also after the window.
 	Conflict                 // the same (From, ID) with other content
 	NotFound                 // unknown group, or Recall of an unknown message or of an event
 	Forbidden                // From is no member of the group, or Recall by another than the sender or after its window
@@ -75,6 +75,8 @@ type Result struct {
 	Outcome Outcome
 	Seq     uint64 // in the conversation
 	TS      int64
+	// MsgID is the first event's when a Recall under another id is its Duplicate; else it is zero and the draft's counts.
+	MsgID [16]byte
 	// Large: the message went to a group above the inbox limit: it has no inbox entries.
 	Large bool
 	// Entries are the inbox entries, the sender's own among them. Valid until the Pending is released.

@@ -292,10 +292,12 @@ func (c *commit) recall(d *store.Draft, r *store.Result, grp *group, fp uint64) 
 	switch {
 	case target.kind() == store.Recall:
 		return nil
+	case d.From != "" && (from != d.From || grp != nil && !grp.has(d.From)):
+		r.Outcome = store.Forbidden
+		return nil
 	case target.flags&recRecalled != 0:
 		return c.answerRecalled(r, v, target.target)
-	case d.From != "" && (from != d.From || grp != nil && !grp.has(d.From)),
-		d.RecallAfter != 0 && target.ts < d.RecallAfter:
+	case d.RecallAfter != 0 && target.ts < d.RecallAfter:
 		r.Outcome = store.Forbidden
 		return nil
 	}
@@ -330,6 +332,7 @@ func (c *commit) answerRecalled(r *store.Result, v *convHead, event uint64) erro
 		return c.g.rowError(nameKey(kConv, v.name))
 	}
 	c.answerRepeat(r, true, event, e.ts)
+	copy(r.MsgID[:], e.msgID)
 	return nil
 }
 

@@ -65,9 +65,12 @@ func (m *model) commit(d *store.Draft) store.Result {
 		switch {
 		case target == nil || target.draft.Kind == store.Recall:
 			return store.Result{Outcome: store.NotFound}
+		case d.From != "" && (target.draft.From != d.From || kind == 'g' && !member):
+			return store.Result{Outcome: store.Forbidden}
 		case target.recalled != nil:
-			return store.Result{Outcome: store.Duplicate, Seq: target.recalled.seq, TS: target.recalled.ts}
-		case d.From != "" && (target.draft.From != d.From || kind == 'g' && !member), d.RecallAfter != 0 && target.ts < d.RecallAfter:
+			first := target.recalled
+			return store.Result{Outcome: store.Duplicate, Seq: first.seq, TS: first.ts, MsgID: first.draft.MsgID}
+		case d.RecallAfter != 0 && target.ts < d.RecallAfter:
 			return store.Result{Outcome: store.Forbidden}
 		}
 		target.recalled = msg

@@ -32,13 +32,14 @@ func testRecall(t *testing.T, be Backend) {
 		same(t, "the event", []any{list[2].Kind, list[2].Target, list[2].From, list[2].Recalled}, []any{store.Recall, 1, "ann", false})
 		same(t, "the other message", []any{list[1].Recalled, list[1].Content != nil}, []any{false, true})
 		same(t, "in history", b.history(conv)[0].Recalled, true)
-		// Again: the same id first, then the first event's answer, also after the window, for whoever asks.
+		// Again: the same id first, then the first event's answer, also after the window, for the sender and the API.
 		d := b.outcome(within, store.Duplicate)
 		same(t, "same id", []any{d.Seq, d.TS}, []any{r.Seq, r.TS})
 		d = b.outcome(late, store.Duplicate)
-		same(t, "another id, after the window", []any{d.Seq, d.TS}, []any{r.Seq, r.TS})
-		d = b.outcome(b.recall("bob", conv, 1), store.Duplicate)
-		equal(t, "by another", d.Seq, r.Seq)
+		same(t, "another id, after the window", []any{d.Seq, d.TS, d.MsgID}, []any{r.Seq, r.TS, within.MsgID})
+		d = b.outcome(b.recall("", conv, 1), store.Duplicate)
+		same(t, "by the API", []any{d.Seq, d.MsgID}, []any{r.Seq, within.MsgID})
+		b.outcome(b.recall("bob", conv, 1), store.Forbidden)
 		b.outcome(b.recall("ann", conv, 3), store.NotFound) // of the event
 	}
 	check()
