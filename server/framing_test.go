@@ -319,7 +319,7 @@ func TestPipelined(t *testing.T) {
 	n.login("tcp", "bob").sendN("alice", 20)
 	eachTransport(t, func(t *testing.T, transport string) {
 		p := n.on(t).login(transport, "alice", `"ack":"client"`, `"resume":{"inbox":20}`)
-		const requests = 2000
+		const requests = 500
 		sent := make(chan error, 1)
 		go func() {
 			for i := range requests {
