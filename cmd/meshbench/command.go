@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +24,7 @@ type common struct {
 	sources                           string
 	secretFile, dataDir, tokenCommand string
 	asJSON                            bool
+	cpuProfile                        string
 }
 
 func newCommand() *cobra.Command {
@@ -59,6 +62,7 @@ func (c *common) register(f *pflag.FlagSet) {
 	f.IntVar(&c.o.ServerPID, "server-pid", 0, "`process` of the server on this machine, to read its CPU and memory")
 	f.StringVar(&c.o.Admin, "admin", "", "`URL` of the server's admin port, such as http://127.0.0.1:8090")
 	f.StringVar(&c.o.AdminAuth, "admin-token", "", "`token` of the admin port")
+	f.StringVar(&c.cpuProfile, "cpuprofile", "", "`file` for a profile of the generator itself")
 	f.BoolVar(&c.asJSON, "json", false, "print the result as JSON")
 }
 
@@ -99,7 +103,7 @@ func scenario(use, short string, flags func(*pflag.FlagSet), run func(ctx contex
 			}
 			out := &printer{out: cmd.OutOrStdout(), live: cmd.ErrOrStderr(), asJSON: c.asJSON}
 			o.Progress = out.progress()
-			result, err := run(cmd.Context(), o)
+			result, err := profiled(c.cpuProfile, func() (*bench.Result, error) { return run(cmd.Context(), o) })
 			out.endProgress()
 			if err != nil {
 				return err
@@ -116,6 +120,23 @@ func scenario(use, short string, flags func(*pflag.FlagSet), run func(ctx contex
 	c.register(cmd.Flags())
 	flags(cmd.Flags())
 	return cmd
+}
+
+// profiled runs f with a CPU profile, if there is a file for it.
+func profiled(file string, f func() (*bench.Result, error)) (*bench.Result, error) {
+	if file == "" {
+		return f()
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	result, err := f()
+	pprof.StopCPUProfile()
+	return result, errors.Join(err, out.Close())
 }
 
 func newIdle() *cobra.Command {
