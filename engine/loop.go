@@ -39,6 +39,7 @@ type Loop struct {
 	el      gnet.EventLoop
 	epoll   int // gnet's epoll descriptor, see interest
 	wakeFD  int // our end of the loop's wake-up socket
+	slim    slim
 	tcp     codec.TCPFramer
 	handler Handler
 

@@ -66,8 +66,7 @@ func (*reactor) OnClose(gc gnet.Conn, err error) gnet.Action {
 // socketOpen takes a socket into the loop.
 func (c *Conn) socketOpen(gc gnet.Conn) {
 	l := c.loop
-	forgetAddress(gc.LocalAddr())
-	forgetAddress(gc.RemoteAddr())
+	l.slim.apply(gc)
 	c.gc, c.fd = gc, int32(gc.Fd())
 	c.slot = l.table.add(c)
 	l.stats.connections[c.Transport()].Add(1)
@@ -76,14 +75,6 @@ func (c *Conn) socketOpen(gc gnet.Conn) {
 		return
 	}
 	c.opened(nil)
-}
-
-// forgetAddress lets go of what gnet keeps behind an address and nobody reads again: the kernel's form of it (32 or 64
-// bytes), into which IP points, and the zone, which gnet would give to a pool of writable buffers though it is a string.
-func forgetAddress(a net.Addr) {
-	if t, ok := a.(*net.TCPAddr); ok && t != nil {
-		t.IP, t.Zone = nil, ""
-	}
 }
 
 // startLoops starts gnet and learns its event loops by one wake-up socket in each.
@@ -127,13 +118,17 @@ func (e *Engine) startLoop(l *Loop) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("wake-up socket: %w", err)
 	}
-	if _, err := e.client.EnrollContext(conn, &wakeup{l}); err != nil {
+	gc, err := e.client.EnrollContext(conn, &wakeup{l})
+	if err != nil {
 		return fmt.Errorf("wake-up socket: %w", err)
 	}
 	for _, other := range e.loops[:l.Index] {
 		if other.el == l.el {
 			return errors.New("gnet gave one event loop twice")
 		}
+	}
+	if l.slim, err = slimOf(gc); err != nil {
+		return err
 	}
 	l.epoll, err = epollOf(l.el)
 	return err
