@@ -112,7 +112,7 @@ func absent(value []byte) bool { return value == nil || string(value) == "null" 
 var (
 	errSubject  = errors.New("token without a valid subject")
 	errTerminal = errors.New("token with an invalid terminal")
-	errSeed     = errors.New("token with info that is not {userId, terminal}")
+	errSeed     = errors.New("token with info that is not JSON of userId and terminal")
 )
 
 func (c *claims) readNames(sub, terminal []byte) (err error) {
