@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -132,6 +133,9 @@ func (r *Result) usage(a, b usageSample) {
 	r.Seconds = wall.Seconds()
 	r.Load.CPUSeconds = seconds(b.own - a.own)
 	r.Load.CPUShare = r.Load.CPUSeconds / wall.Seconds()
+	if own, err := (&process{os.Getpid()}).sample(); err == nil {
+		r.Load.RSSAnon = own.rssAnon
+	}
 	for i := range b.waited {
 		r.Load.BusyLoop = max(r.Load.BusyLoop, 1-float64(b.waited[i]-a.waited[i])/float64(wall))
 	}
