@@ -47,11 +47,10 @@ func (h *Histogram) snapshot() HistogramSnapshot {
 
 // counters are the hub's. Those per message are the finisher's alone and read atomically.
 type counters struct {
-	kinds     [5]atomic.Int64 // by store.Kind; 0 = ephemeral
-	commit    *Histogram      // seconds
-	batch     *Histogram      // messages
-	pulled    atomic.Int64
-	recovered atomic.Int64
+	kinds  [5]atomic.Int64 // by store.Kind; 0 = ephemeral
+	commit *Histogram      // seconds
+	batch  *Histogram      // messages
+	pulled atomic.Int64
 }
 
 func (c *counters) init() {
