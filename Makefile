@@ -16,6 +16,7 @@ PACKAGES = $(shell $(GO) list ./... | grep -v '/e2e')
 
 FUZZTIME     ?= 4s
 BENCHTIME    ?= 300ms
+MESHBENCHTIME ?= 5s
 TEST_TIMEOUT ?= 8m
 RACE         ?= -race
 
@@ -55,6 +56,17 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: build ## a short run of all benchmarks (see docs/benchmarks.md)
 	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) $(PACKAGES)
+	@set -e; dir=$$(mktemp -d); touch $$dir/out; server=; \
+	trap 'kill $$server; wait; rm -rf $$dir' EXIT; \
+	$(BIN)/meshtalk serve --data-dir $$dir/data --limits.messages-per-second=0 --log.level=error \
+		--websocket.port=0 --tcpsocket.port=0 --admin.port=0 > $$dir/out & server=$$!; \
+	until grep -q '^ready' $$dir/out; do kill -0 $$server; sleep 0.1; done; \
+	address() { sed -n "s/^$$1 //p" $$dir/out; }; \
+	bench() { echo; echo "meshbench $$*"; $(BIN)/meshbench "$$@" --data-dir $$dir/data --server-pid $$server \
+		--addr "$$(address websocket),$$(address tcp)" --admin "$$(address admin)"; }; \
+	bench idle --steps 2000,8000 --settle 10s; \
+	bench private --pairs 100 --in-flight 64 --duration $(MESHBENCHTIME); \
+	bench private --pairs 100 --in-flight 1 --duration $(MESHBENCHTIME)
 
 lint: $(LINT) ## golangci-lint, .golangci.yml
 	$(LINT) run ./...
