@@ -8,6 +8,7 @@
 //	run.go      what a run is: options, phases, result
 //	loop.go     the event loop: sockets, phases, timers
 //	conn.go     one connection: connect, upgrade, login, packets in and out
+//	out.go      acknowledgements and writes
 //	mark.go     the text by which a message is recognised, and the fast scan of packets
 //	private.go  the scenarios, one file each
 //	…
