@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 )
 
@@ -19,9 +17,9 @@ func newConfigCheck(e environment) *cobra.Command {
 			return err
 		}
 		if w := c.Warning(); w != "" {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			say(cmd.ErrOrStderr(), "warning:", w)
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), "ok")
+		say(cmd.OutOrStdout(), "ok")
 		return nil
 	}
 	return cmd
@@ -43,7 +41,7 @@ func newConfigPrint(e environment) *cobra.Command {
 			return failure(err)
 		}
 		if w := c.Warning(); w != "" {
-			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			say(cmd.ErrOrStderr(), "warning:", w)
 		}
 		_, err = cmd.OutOrStdout().Write(y)
 		return failure(err)

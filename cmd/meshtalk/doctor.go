@@ -102,21 +102,21 @@ func diagnose(ctx context.Context, c *config.Config, connections int) diagnosis 
 
 // print writes the findings for people.
 func (d diagnosis) print(w io.Writer) {
-	fmt.Fprintf(w, "For %d connections:\n", d.Connections)
+	sayf(w, "For %d connections:\n", d.Connections)
 	wrong := 0
 	for _, f := range d.Findings {
 		if f.OK {
-			fmt.Fprintf(w, "ok     %-20s %s\n", f.Check, f.Value)
+			sayf(w, "ok     %-20s %s\n", f.Check, f.Value)
 			continue
 		}
 		wrong++
-		fmt.Fprintf(w, "WRONG  %-20s %s: %s\n", f.Check, f.Value, f.Problem)
-		fmt.Fprintf(w, "         it limits: %s\n", f.Limits)
-		fmt.Fprintf(w, "         mend it:   %s\n", f.Mend)
+		sayf(w, "WRONG  %-20s %s: %s\n", f.Check, f.Value, f.Problem)
+		sayf(w, "         it limits: %s\n", f.Limits)
+		sayf(w, "         mend it:   %s\n", f.Mend)
 	}
 	if wrong == 0 {
-		fmt.Fprintln(w, "Nothing is wrong.")
+		say(w, "Nothing is wrong.")
 	} else {
-		fmt.Fprintf(w, "Wrong: %d of %d.\n", wrong, len(d.Findings))
+		sayf(w, "Wrong: %d of %d.\n", wrong, len(d.Findings))
 	}
 }

@@ -43,7 +43,8 @@ func diagnoseDisk(dataDir string) (*diskSync, []finding) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return nil, []finding{diskFinding(dir, err)}
 	}
-	findings := []finding{judgeFileSystem(dir, int64(s.Type)), judgeFree(dir, int64(s.Bavail)*int64(s.Bsize))}
+	kind, block := int64(s.Type), int64(s.Bsize) //nolint:unconvert // 32 bits on some architectures
+	findings := []finding{judgeFileSystem(dir, kind), judgeFree(dir, int64(s.Bavail)*block)}
 	times, err := measureSync(dir)
 	if err != nil {
 		return nil, append(findings, diskFinding(dir, err))

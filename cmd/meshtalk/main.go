@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -40,6 +41,8 @@ const (
 
 // run executes the command line and returns the exit code. An error is one line on standard error.
 func run(e environment) int {
+	out := &results{to: e.out}
+	e.out = out
 	root := newRoot(e)
 	root.SetArgs(e.args)
 	root.SetIn(e.in)
@@ -47,17 +50,48 @@ func run(e environment) int {
 	root.SetErr(e.err)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
-		return 0
+		if err = failure(out.failed()); err == nil {
+			return 0
+		}
 	}
 	var code *exitError
 	if !errors.As(err, &code) {
 		code = &exitError{exitUsage, err} // what cobra itself refuses
 	}
 	if code.err != nil {
-		fmt.Fprintln(e.err, "meshtalk:", oneLine(code.err.Error()))
+		say(e.err, "meshtalk:", oneLine(code.err.Error()))
 	}
 	return code.code
 }
+
+// results is standard output. It remembers that a write failed: what is not on the disk or in the pipe was not done.
+type results struct {
+	to  io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+// Write implements io.Writer.
+func (r *results) Write(p []byte) (int, error) {
+	n, err := r.to.Write(p)
+	if err != nil {
+		r.mu.Lock()
+		r.err = err
+		r.mu.Unlock()
+	}
+	return n, err
+}
+
+func (r *results) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// say writes a line; run tells of what could not be written.
+func say(w io.Writer, words ...any) { _, _ = fmt.Fprintln(w, words...) }
+
+func sayf(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 // exitError is an error with its exit code. A nil err has been told already.
 type exitError struct {
@@ -97,6 +131,7 @@ func newRoot(e environment) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "meshtalk",
 		Short:         "A messaging server for hundreds of thousands of connections, and its tools",
+		Version:       versionLine(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
@@ -107,6 +142,7 @@ func newRoot(e environment) *cobra.Command {
 			return usage("which command? (see meshtalk --help)")
 		},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServe(e), newToken(e), newConfig(e), newClient(e), newSend(e), newGroup(e), newUser(e), newStats(e), newBackup(e), newDoctor(e),
@@ -153,7 +189,7 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print version, commit and Go version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), versionLine())
+			say(cmd.OutOrStdout(), versionLine())
 		},
 	}
 }

@@ -62,7 +62,6 @@ type process struct {
 	cmd      *exec.Cmd
 	in       io.WriteCloser
 	out, log *lines
-	stderr   io.Closer
 }
 
 // lines are what a program has written, which a script waits for.

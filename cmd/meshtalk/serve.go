@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -64,9 +64,9 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 		c.Options.Logger.Warn(w)
 	}
 	for _, a := range srv.Addresses() {
-		fmt.Fprintln(out, a.Name, a.URL)
+		say(out, a.Name, a.URL)
 	}
-	fmt.Fprintln(out, "ready")
+	say(out, "ready")
 
 	for sig := range signals {
 		if sig != syscall.SIGHUP {
@@ -74,12 +74,15 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 		}
 		c = reload(s, c, srv)
 	}
-	return stop(srv, c, signals)
+	return stop(srv, c.Options.ShutdownTimeout, signals)
 }
 
+// stopper is the end of a server.
+type stopper interface{ Stop(context.Context) error }
+
 // stop ends the server gracefully; a second signal cuts it short.
-func stop(srv *server.Server, c *config.Config, signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.Options.ShutdownTimeout)
+func stop(srv stopper, timeout time.Duration, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stopped := make(chan error, 1)
 	go func() { stopped <- srv.Stop(ctx) }()
@@ -89,7 +92,7 @@ func stop(srv *server.Server, c *config.Config, signals <-chan os.Signal) error 
 			return failure(err)
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
-				return failure(errors.New("stopped by a second signal: clients were not waited for, accepted messages are kept"))
+				return failure(errors.New("stopped by a second signal: clients were not waited for, acknowledged messages are kept"))
 			}
 		}
 	}

@@ -79,7 +79,7 @@ func newToken(e environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), t)
+			say(cmd.OutOrStdout(), t)
 			return nil
 		},
 	}
