@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"go/ast"
 	"os"
 	"path"
 	"path/filepath"
@@ -8,30 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/meshtalk/meshtalk/config"
 )
-
-// TestConfigurationDocument compares the tables of docs/configuration.md with the program's: every key, its default, and
-// whether SIGHUP takes it.
-func TestConfigurationDocument(t *testing.T) {
-	rows := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9.-]+)`( ↻)? \\| (.*?) ?\\| ").FindAllStringSubmatch(read(t, "docs/configuration.md"), -1) {
-		rows[m[1]] = strings.Trim(m[3], "`")
-	}
-	for _, k := range config.Keys() {
-		shown, there := rows[k.Name]
-		if !there {
-			t.Errorf("docs/configuration.md has no row for %s (%s)", k.Name, k.Help)
-		} else if shown != k.Default {
-			t.Errorf("docs/configuration.md: %s has default %q, the program has %q", k.Name, shown, k.Default)
-		}
-		delete(rows, k.Name)
-	}
-	for name := range rows {
-		t.Errorf("docs/configuration.md has a row for %s, which is no key", name)
-	}
-}
 
 // TestMetricsDocument: every metric that the server makes stands in docs/operations.md, and no other.
 func TestMetricsDocument(t *testing.T) {
@@ -98,6 +76,25 @@ func headings(text string) []string {
 		list = append(list, strings.ReplaceAll(a, " ", "-"))
 	}
 	return list
+}
+
+// Tests that the documents name exist.
+func TestTestsNamed(t *testing.T) {
+	written := map[string]bool{}
+	for _, f := range tree(t) {
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.test {
+				written[fn.Name.Name] = true
+			}
+		}
+	}
+	for _, doc := range documents(t) {
+		for _, m := range regexp.MustCompile("`((?:Test|Benchmark|Fuzz)[A-Z]\\w+)`").FindAllStringSubmatch(read(t, doc), -1) {
+			if !written[m[1]] {
+				t.Errorf("%s names %s, which does not exist", doc, m[1])
+			}
+		}
+	}
 }
 
 // Paths of source files that the documents name exist.
