@@ -57,6 +57,7 @@ type delivery struct {
 	frames []Frame
 	arena  []byte
 	refs   []Ref
+	m      codec.ConvMessage // the one at hand
 }
 
 func (h *Hub) newDelivery(messages int) *delivery {
@@ -125,9 +126,10 @@ func (h *Hub) deliver(subs []*Submission, results []store.Result) {
 
 // message makes the frame of one stored draft and finds who gets it.
 func (d *delivery) message(s *Submission, r *store.Result) {
-	m := draftMessage(&s.Draft, r)
+	d.m = draftMessage(&s.Draft, r)
+	m := &d.m
 	start := len(d.arena)
-	d.arena = codec.AppendPushTail(d.arena, &m)
+	d.arena = codec.AppendPushTail(d.arena, m)
 	d.frames = append(d.frames, Frame{
 		Cmd: m.Cmd, Tail: d.arena[start:len(d.arena):len(d.arena)],
 		Conv: m.Conv, Seq: m.Seq, From: m.From,
@@ -150,7 +152,7 @@ func (d *delivery) message(s *Submission, r *store.Result) {
 		}
 	}
 	if d.h.o.AfterCommit != nil {
-		d.h.tellCommitted(&m)
+		d.h.tellCommitted(m)
 	}
 }
 

@@ -34,8 +34,9 @@ var commands = [commandCount]command{
 
 // packet handles one message of the client.
 func (s *Session) packet(payload []byte) {
-	p, problem := codec.Parse(payload)
-	if !problem.OK() {
+	p := &s.loop.in.packet
+	var problem codec.Problem
+	if *p, problem = codec.Parse(payload); !problem.OK() {
 		s.loop.stats.packets.add(-1)
 		if s.state == online {
 			s.limit() // it counts, but five in a row are a better end than RATE_LIMITED
@@ -45,7 +46,7 @@ func (s *Session) packet(payload []byte) {
 	}
 	s.loop.stats.packets.add(p.Cmd)
 	if s.state != online {
-		s.beforeLogin(&p)
+		s.beforeLogin(p)
 		return
 	}
 	c := s.command(p.Cmd)
@@ -63,7 +64,7 @@ func (s *Session) packet(payload []byte) {
 		s.refuseBad(nil, "id is required")
 	default:
 		bad := s.bad
-		c.run(s, &p)
+		c.run(s, p)
 		s.judged(bad)
 	}
 }

@@ -82,6 +82,11 @@ type loop struct {
 	settings Settings
 	// scratch holds one packet while it is encoded; Conn.Send copies it.
 	scratch []byte
+	// in is the packet that is being handled: here, so that it costs no allocation. It dies with the handler's return.
+	in struct {
+		packet codec.Packet
+		send   codec.SendRequest
+	}
 	follows map[string]*follow // large groups that sessions here follow, and the heads seen of others
 	pending pending            // receipts and positions that wait a moment
 	taken   []*[]taken         // spare lists for Session.taken

@@ -17,16 +17,17 @@ func (s *Session) groupMessage(p *codec.Packet)   { s.message(p, "group") }
 
 // message takes a PRIVATE_MESSAGE or GROUP_MESSAGE.
 func (s *Session) message(p *codec.Packet, target string) {
-	var r codec.SendRequest
-	if problem := codec.DecodeSend(p.Data, target, &r); !problem.OK() {
+	r := &s.loop.in.send
+	*r = codec.SendRequest{}
+	if problem := codec.DecodeSend(p.Data, target, r); !problem.OK() {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
 	switch hook := s.loop.m.o.Hooks.BeforeSend; {
 	case hook != nil:
-		s.beforeSend(p, &r)
+		s.beforeSend(p, r)
 	case r.Ephemeral:
-		s.ephemeral(s.outgoing(p, &r))
+		s.ephemeral(s.outgoing(p, r))
 	default:
 		s.submit(p.ID, s.placed(p.Cmd, r.Target), r.Type, r.Content)
 	}
@@ -112,7 +113,7 @@ func (s *Session) ephemeral(o Outgoing) {
 
 // beforeSend asks the hook first.
 func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
-	o, cmd := s.outgoing(p, r), p.Cmd
+	o, cmd, ephemeral := s.outgoing(p, r), p.Cmd, r.Ephemeral
 	var err error
 	s.ask(func() {
 		ctx, cancel := s.loop.m.requestContext()
@@ -124,7 +125,7 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 		switch {
 		case err != nil:
 			s.refuseError([]byte(o.ID), refusal(err))
-		case r.Ephemeral:
+		case ephemeral:
 			s.ephemeral(o)
 		default:
 			target := o.To
