@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -93,7 +94,9 @@ func (s *Store) acquireWritable() (*generation, error) {
 // openGeneration opens the database, the first time or again.
 func (s *Store) openGeneration() (*generation, error) {
 	g := &generation{s: s}
+	compactions := newScheduler()
 	g.fs = newFailFS(s.opts.fs, s.opts.Dir, func(err error) {
+		compactions.stop()
 		s.opts.Logf("store: %s: %v; read-only until it is open again", s.opts.Dir, err)
 		select {
 		case s.downed <- g:
@@ -101,7 +104,6 @@ func (s *Store) openGeneration() (*generation, error) {
 		}
 	})
 	opts := s.pebbleOptions(g)
-	compactions := newScheduler()
 	opts.Experimental.CompactionScheduler = compactions
 	opts.EventListener.CompactionEnd = func(info pebble.CompactionInfo) {
 		if info.Err != nil && !errors.Is(info.Err, pebble.ErrCancelledCompaction) {
@@ -113,8 +115,9 @@ func (s *Store) openGeneration() (*generation, error) {
 	if err != nil {
 		return nil, openError(s.opts.Dir, err)
 	}
-	compactions.opened()
 	g.db = db
+	g.fs.opened.Store(true)
+	compactions.opened()
 	if err := errors.Join(g.fs.failed(), g.load()); err != nil {
 		g.close()
 		return nil, fmt.Errorf("store: open %s: %w", s.opts.Dir, err)
@@ -153,7 +156,11 @@ func (s *Store) pebbleOptions(g *generation) *pebble.Options {
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				s.opts.Logf("store: %s is corrupt: %v", info.Path, info.Details)
 			},
-			BackgroundError: func(err error) { s.opts.Logf("store: %v", err) },
+			BackgroundError: func(err error) {
+				if g.fs.failed() == nil { // what follows from the failure has been said
+					s.opts.Logf("store: %v", err)
+				}
+			},
 		},
 	}
 	o.TargetFileSizes[0] = int64(max(s.sizes.memTable/16, 1<<20))
@@ -299,15 +306,12 @@ func (s *Store) supervise() {
 	}
 }
 
-// reopen replaces a failed generation. It tries until it succeeds or the store is closed.
+// reopen replaces a failed generation. The failed one is read until the directory takes files again, then it must be closed for the
+// new one to open. It tries until it succeeds or the store is closed.
 func (s *Store) reopen(failed *generation) {
-	failed.life.Lock()
-	if err := failed.close(); err != nil {
-		s.opts.Logf("%v", err)
-	}
-	failed.life.Unlock()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		if s.space.check() == nil {
+		if s.space.check() == nil && (failed.closed || s.probe() == nil) {
+			s.giveUp(failed)
 			g, err := s.openGeneration()
 			if err == nil {
 				s.gen.Store(g)
@@ -324,6 +328,26 @@ func (s *Store) reopen(failed *generation) {
 		case <-timer.C:
 		}
 	}
+}
+
+// giveUp closes a failed generation.
+func (s *Store) giveUp(failed *generation) {
+	failed.life.Lock()
+	defer failed.life.Unlock()
+	if err := failed.close(); err != nil {
+		s.opts.Logf("%v", err)
+	}
+}
+
+// probe reports whether the directory takes a file, and a sync of it.
+func (s *Store) probe() error {
+	name := filepath.Join(s.opts.Dir, "probe")
+	f, err := s.opts.fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 4<<10))
+	return errors.Join(err, f.Sync(), f.Close(), s.opts.fs.Remove(name))
 }
 
 // logger passes Pebble's troubles on; Fatalf, after which Pebble expects not to live, ends the generation only.

@@ -19,13 +19,15 @@ import (
 // of this generation reaches the disk and Pebble can be closed in order. Whoever waits for a sync asks failed
 // afterwards. Reads go on. The store then opens the directory again, and the log decides what was kept.
 //
-// Tables that a compaction writes are the exception when the disk is full: Pebble drops them and tries again by itself.
+// Tables are the exception once the database is open: what Pebble cannot write of one it drops, and tries again later. A compaction
+// that meets a full disk does not even fail the generation; a table that is not whole when it fails is never finished, because reads go on.
 type failFS struct {
 	vfs.FS
 	dir    string // errors elsewhere (the target of a checkpoint) are the caller's
 	onFail func(error)
 
-	down atomic.Bool
+	down   atomic.Bool
+	opened atomic.Bool // set once the database is open; before, Pebble would try to write a table for ever
 
 	mu struct {
 		sync.Mutex
@@ -79,12 +81,30 @@ func (f *failFS) judge(name string, category vfs.DiskWriteCategory, err error) e
 	if err == nil || !f.ours(name) {
 		return err
 	}
-	if category == "pebble-compaction" && errors.Is(err, syscall.ENOSPC) {
-		time.Sleep(100 * time.Millisecond) // Pebble tries again at once, and would spin until there is room
+	if !f.table(category) {
+		f.fail(err)
+		return nil
+	}
+	if category == compactionTable && errors.Is(err, syscall.ENOSPC) {
 		return err
 	}
 	f.fail(err)
-	return nil
+	time.Sleep(retryTable)
+	return err
+}
+
+// The categories of tables.
+const (
+	compactionTable vfs.DiskWriteCategory = "pebble-compaction"
+	flushTable      vfs.DiskWriteCategory = "pebble-memtable-flush"
+)
+
+// retryTable is the wait before Pebble hears that a table could not be written: it tries again at once.
+const retryTable = time.Second
+
+// table reports whether Pebble is to hear of errors, because it drops a table of this category that cannot be written.
+func (f *failFS) table(category vfs.DiskWriteCategory) bool {
+	return f.opened.Load() && (category == compactionTable || category == flushTable)
 }
 
 func (f *failFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
@@ -101,6 +121,10 @@ func (f *failFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts
 
 func (f *failFS) create(name string, category vfs.DiskWriteCategory, open func() (vfs.File, error)) (vfs.File, error) {
 	if mem := f.memory(name); mem != nil {
+		if f.table(category) {
+			time.Sleep(retryTable)
+			return nil, f.failed()
+		}
 		return mem.Create(name, category)
 	}
 	file, err := open()
@@ -176,6 +200,14 @@ type failFile struct {
 
 func (f *failFile) swallowed() bool { return f.fs.down.Load() && (f.dir || f.fs.ours(f.name)) }
 
+// after is what a write answers after the failure: nothing, but for a table.
+func (f *failFile) after() error {
+	if f.fs.table(f.category) {
+		return f.fs.failed()
+	}
+	return nil
+}
+
 func (f *failFile) judge(err error) error {
 	if f.dir && err != nil && filepath.Clean(f.name) == f.fs.dir {
 		f.fs.fail(err)
@@ -186,7 +218,7 @@ func (f *failFile) judge(err error) error {
 
 func (f *failFile) Write(p []byte) (int, error) {
 	if f.swallowed() {
-		return len(p), nil
+		return len(p), f.after()
 	}
 	n, err := f.File.Write(p)
 	if err == nil && n < len(p) {
@@ -200,7 +232,7 @@ func (f *failFile) Write(p []byte) (int, error) {
 
 func (f *failFile) WriteAt(p []byte, off int64) (int, error) {
 	if f.swallowed() {
-		return len(p), nil
+		return len(p), f.after()
 	}
 	n, err := f.File.WriteAt(p, off)
 	if err = f.judge(err); err != nil {
@@ -211,21 +243,21 @@ func (f *failFile) WriteAt(p []byte, off int64) (int, error) {
 
 func (f *failFile) Sync() error {
 	if f.swallowed() {
-		return nil
+		return f.after()
 	}
 	return f.judge(f.File.Sync())
 }
 
 func (f *failFile) SyncData() error {
 	if f.swallowed() {
-		return nil
+		return f.after()
 	}
 	return f.judge(f.File.SyncData())
 }
 
 func (f *failFile) SyncTo(length int64) (bool, error) {
 	if f.swallowed() {
-		return true, nil
+		return true, f.after()
 	}
 	full, err := f.File.SyncTo(length)
 	return full, f.judge(err)

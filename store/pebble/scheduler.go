@@ -17,6 +17,7 @@ type scheduler struct {
 	turn     sync.Cond
 	db       pebble.DBForCompaction // set by Register
 	open     bool
+	stopped  bool // the generation has failed: nothing new begins
 	ended    bool
 	granting bool // one goroutine at a time offers compactions
 	running  int
@@ -62,9 +63,16 @@ func (s *scheduler) failed() {
 	s.resume = time.Now().Add(retryCompaction)
 }
 
+// stop keeps new compactions from beginning. What runs ends by itself.
+func (s *scheduler) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+}
+
 // mayBegin: mu is held.
 func (s *scheduler) mayBegin() bool {
-	return s.open && !s.ended && s.running < s.db.GetAllowedWithoutPermission() && !time.Now().Before(s.resume)
+	return s.open && !s.stopped && !s.ended && s.running < s.db.GetAllowedWithoutPermission() && !time.Now().Before(s.resume)
 }
 
 func (s *scheduler) run() {
