@@ -30,7 +30,7 @@ func newClient(e environment) *cobra.Command {
 		Use: "client --user U", Short: "Chat in the terminal",
 		Long: "Chat in the terminal. A line is a message to the current target; " + commandsHelp + ".\n" +
 			"A line that begins with // is sent with one / less. When standard input is no terminal, each line is one message, and at\n" +
-			"its end the client waits until all are acknowledged. With --json each received packet is one line of standard output.",
+			"its end the client waits until all are acknowledged and what had come before is shown. With --json each received packet is one line of standard output.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {

@@ -31,6 +31,7 @@ type dialogue struct {
 
 	to, group string // the current target: one of them, or neither
 
+	quit    bool              // the user has gone: what has not been shown yet waits for the next time
 	waiting []*client.Pending // sends without an answer, oldest first
 	refused int
 	first   error // the first refusal
@@ -51,11 +52,12 @@ func (d *dialogue) run(ctx context.Context, in io.Reader) error {
 			err := d.line(ctx, line)
 			switch {
 			case errors.Is(err, errQuit):
+				d.quit = true
 				return nil
 			case err != nil && (d.piped || ctx.Err() != nil):
 				return err
 			case err != nil:
-				d.screen.note(err.Error())
+				d.screen.note(plain(err))
 			}
 		case err := <-failed:
 			return failure(err)
@@ -180,31 +182,40 @@ func (d *dialogue) count(p *client.Pending) {
 	}
 }
 
-// finish waits for the answers of all sends. In a pipe a refused one makes the command fail.
+// finish waits for the answers of all sends, and at the end of a pipe until everything is shown that had come before.
+// In a pipe a refused send makes the command fail.
 func (d *dialogue) finish(ctx context.Context) error {
-	for _, p := range d.waiting {
+	if err := d.answered(ctx); err != nil {
+		return failure(err)
+	}
+	if d.piped && !d.quit {
 		select {
-		case <-p.Done():
-			d.count(p)
-			continue
-		default:
-		}
-		select {
-		case <-p.Done():
-			d.count(p)
-		case <-ctx.Done():
-			d.settle()
-			return failure(fmt.Errorf("%d messages have no acknowledgement yet: they may or may not have been kept", len(d.waiting)))
+		case <-d.screen.caughtUp:
+		case <-ctx.Done(): // it comes the next time
+		case <-d.c.Done():
 		}
 	}
-	d.waiting = nil
 	if d.refused > 0 && d.piped {
 		return failure(fmt.Errorf("%d messages were refused, the first one: %w", d.refused, d.first))
 	}
 	return nil
 }
 
-// history shows the newest messages of the current target, oldest first.
+// answered waits for the answers of all sends.
+func (d *dialogue) answered(ctx context.Context) error {
+	for _, p := range d.waiting {
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+		}
+	}
+	if d.settle(); len(d.waiting) > 0 {
+		return fmt.Errorf("%d messages have no acknowledgement yet: they may or may not have been kept", len(d.waiting))
+	}
+	return nil
+}
+
+// history shows the newest messages of the current target, oldest first: one's own that are on their way too.
 func (d *dialogue) history(ctx context.Context, argument string) error {
 	n := historyLines
 	if argument != "" {
@@ -220,6 +231,9 @@ func (d *dialogue) history(ctx context.Context, argument string) error {
 		conv = "p:" + min(self, d.to) + ":" + max(self, d.to)
 	default:
 		return d.errNoTarget()
+	}
+	if err := d.answered(ctx); err != nil {
+		return failure(err)
 	}
 	page, err := d.c.History(ctx, client.HistoryQuery{Conv: conv, Limit: n})
 	if err != nil {

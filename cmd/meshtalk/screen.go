@@ -20,15 +20,20 @@ type screen struct {
 	json     bool
 	terminal bool // standard input is a terminal: somebody reads notes
 
+	caughtUp chan struct{} // closed when everything has been received that was in the inbox at the login
+
 	mu       sync.Mutex
 	out, err io.Writer
+	last     uint64         // newest number of the inbox that was received
+	head     uint64         // newest number of the inbox at the login
 	c        *client.Client // nil until logged in
 	user     string
 	own      string // beginning of the ids of what this program sent
+	lost     bool   // the connection
 }
 
 func newScreen(e environment, json bool) *screen {
-	s := &screen{json: json, out: e.out, err: e.err}
+	s := &screen{json: json, out: e.out, err: e.err, caughtUp: make(chan struct{})}
 	if f, ok := e.in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil {
 			s.terminal = info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 && f.Name() != os.DevNull && !isNull(info)
@@ -45,11 +50,16 @@ func isNull(info os.FileInfo) bool {
 
 // begin tells who is logged in.
 func (s *screen) begin(c *client.Client) {
-	id := c.NewID()
+	id, session := c.NewID(), c.Session()
 	s.mu.Lock()
-	s.c, s.user, s.own = c, c.Session().User, id[:strings.LastIndexByte(id, '-')+1]
+	s.c, s.user, s.own = c, session.User, id[:strings.LastIndexByte(id, '-')+1]
+	s.head = session.Head
+	if session.Acked >= session.Head || session.First > session.Head { // nothing waits, or nothing is kept of it
+		s.last = s.head
+	}
 	s.mu.Unlock()
-	s.note(fmt.Sprintf("logged in as %s on terminal %s; %s", s.user, c.Session().Terminal, commandsHelp))
+	s.received(0)
+	s.note(fmt.Sprintf("logged in as %s on terminal %s; %s", c.Session().User, c.Session().Terminal, commandsHelp))
 }
 
 // newID is the id of a send; its own copy is recognised by it.
@@ -58,15 +68,19 @@ func (s *screen) newID() string { return s.c.NewID() }
 // handler shows what is received.
 func (s *screen) handler() client.Handler {
 	if s.json {
-		return client.Handler{OnPacket: s.packet}
+		received := func(m client.Message) { s.received(m.Inbox) }
+		return client.Handler{OnPacket: s.packet, OnMessage: received, OnRecall: received}
 	}
 	return client.Handler{
-		OnMessage:  s.message,
-		OnRecall:   func(m client.Message) { s.note(fmt.Sprintf("%s: message %d was recalled", m.Conv, m.Target)) },
+		OnMessage: s.message,
+		OnRecall: func(m client.Message) {
+			s.note(fmt.Sprintf("%s: message %d was recalled", m.Conv, m.Target))
+			s.received(m.Inbox)
+		},
 		OnPresence: s.presence,
 		OnTyping:   func(t client.Typing) { s.note(t.From + " is writing") },
 		OnState:    s.state,
-		OnError:    func(err error) { s.note(err.Error()) },
+		OnError:    func(err error) { s.note(plain(err)) },
 	}
 }
 
@@ -92,6 +106,22 @@ func (s *screen) message(m client.Message) {
 	s.mu.Unlock()
 	if !mine {
 		s.print(s.messageText(m))
+	}
+	s.received(m.Inbox)
+}
+
+// received counts what came, by its number in the inbox, and tells when it is all that had waited.
+func (s *screen) received(inbox uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(s.last, inbox)
+	if s.c == nil || s.last < s.head {
+		return
+	}
+	select {
+	case <-s.caughtUp:
+	default:
+		close(s.caughtUp)
 	}
 }
 
@@ -129,17 +159,22 @@ func (s *screen) presence(states []client.PresenceState) {
 	}
 }
 
-// state tells of a lost connection and of the new one.
+// state tells of a lost connection and of the new one. The first one comes before every message.
 func (s *screen) state(st client.State) {
 	s.mu.Lock()
-	begun := s.c != nil
+	begun, again := s.c != nil, s.lost
+	s.lost = !st.Connected
+	if st.Session != nil {
+		s.user = st.Session.User
+	}
 	s.mu.Unlock()
 	switch {
 	case !begun || st.Final:
+	case st.Connected && again:
+		s.note("connected again")
 	case st.Connected:
-		s.note("connected")
 	default:
-		s.note(fmt.Sprintf("connection lost (%v), again in %.1f s", st.Err, st.Retry.Seconds()))
+		s.note(fmt.Sprintf("no connection (%s), next attempt in %.1f s", plain(st.Err), st.Retry.Seconds()))
 	}
 }
 
@@ -147,9 +182,12 @@ func (s *screen) state(st client.State) {
 func (s *screen) watch(p *client.Pending) {
 	<-p.Done()
 	if _, err := p.Result(); err != nil && !errors.Is(err, client.ErrClosed) {
-		s.note("not sent: " + err.Error())
+		s.note("not sent: " + plain(err))
 	}
 }
+
+// plain is an error without the name of the package that it is from.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "client: ") }
 
 func (s *screen) print(line string) {
 	s.mu.Lock()
