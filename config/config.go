@@ -87,6 +87,9 @@ func (c *Config) set(v value) error {
 	if !ok {
 		return fmt.Errorf("%s (%s): unknown key; the nearest one is %s", v.key, v.origin, Nearest(v.key))
 	}
+	if f.Secret && strings.Contains(v.text, mask) { // as a token or a key everybody would know it
+		return f.refuse("", v.origin, "the secret itself, not the mask that config print writes")
+	}
 	if expected := f.parse(c, v); expected != "" {
 		return f.refuse(v.shown(f), v.origin, expected)
 	}

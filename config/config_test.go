@@ -209,7 +209,7 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// A bare number as a heartbeat means seconds below 1,000, milliseconds from there.
+// A bare number as a duration means seconds below 1,000, milliseconds from there.
 func TestHeartbeats(t *testing.T) {
 	for _, h := range []struct {
 		settings          []string
@@ -279,7 +279,7 @@ func TestRefusals(t *testing.T) {
 		{flags: []string{"auth.jwt.leeway=-1s"}, want: []string{"auth.jwt.leeway", "0s to 10m"}},
 		{flags: []string{"heartbeat.interval=3m"}, want: []string{"heartbeat.timeout", "heartbeat.interval"}},
 		{flags: []string{"heartbeat.timeout=0"}, want: []string{"heartbeat.timeout", "expected a duration"}},
-		{flags: []string{"login.timeout=5"}, want: []string{"login.timeout", "with its unit"}},
+		{flags: []string{"login.timeout=soon"}, want: []string{"login.timeout", "such as 30s"}},
 		{flags: []string{"login.timeout=-5s"}, want: []string{"login.timeout", "1ms to 1h"}},
 		{flags: []string{"shutdown.timeout=soon"}, want: []string{"shutdown.timeout", "30s"}},
 		{flags: []string{"limits.connections=-1"}, want: []string{"limits.connections", "0 to"}},

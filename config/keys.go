@@ -47,7 +47,6 @@ type field struct {
 	Key
 	at    func(*Config) any      // *bool, *int, *string, *time.Duration or *[]string
 	check func(value any) string // what was expected, "" when the value is right; nil = anything
-	bare  bool                   // a duration may be a bare number, see parseBare
 }
 
 // row makes a field of the options.
@@ -61,12 +60,6 @@ func row[T any](name, help string, at func(*server.Options) *T, check func(any) 
 // secret is a row whose value is never shown.
 func secret(f field) field {
 	f.Secret = true
-	return f
-}
-
-// bare is a row of a duration that the file of an old installation may give as a number.
-func bare(f field) field {
-	f.bare = true
 	return f
 }
 
@@ -128,8 +121,8 @@ func authKeys() []field {
 func limitKeys() []field {
 	type o = server.Options
 	return []field{
-		bare(row("heartbeat.interval", "what clients are told to keep", func(o *o) *time.Duration { return &o.HeartbeatInterval }, spans(time.Millisecond, day))),
-		bare(row("heartbeat.timeout", "silence after which a connection is closed", func(o *o) *time.Duration { return &o.HeartbeatTimeout }, spans(2*time.Millisecond, day))),
+		row("heartbeat.interval", "what clients are told to keep", func(o *o) *time.Duration { return &o.HeartbeatInterval }, spans(time.Millisecond, day)),
+		row("heartbeat.timeout", "silence after which a connection is closed", func(o *o) *time.Duration { return &o.HeartbeatTimeout }, spans(2*time.Millisecond, day)),
 		row("login.timeout", "from the connection to its LOGIN", func(o *o) *time.Duration { return &o.LoginTimeout }, spans(time.Millisecond, time.Hour)),
 
 		row("limits.connections", "connections in all; 0 = what the limit of open files leaves", func(o *o) *int { return &o.Limits.Connections }, between(0, 100_000_000)),

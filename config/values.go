@@ -77,9 +77,9 @@ func (f field) parse(c *Config, v value) (expected string) {
 		}
 		*p = n
 	case *time.Duration:
-		d, ok := parseDuration(strings.TrimSpace(text), f.bare)
+		d, ok := parseDuration(strings.TrimSpace(text))
 		if !ok {
-			return "a duration with its unit, such as 30s or 2m"
+			return "a duration, such as 30s or 2m"
 		}
 		*p = d
 	case *[]string:
@@ -159,10 +159,10 @@ func parseBool(text string) (value, ok bool) {
 	return false, false
 }
 
-// parseDuration reads a duration as Go writes it. A bare number, where it is allowed, is seconds below 1,000 and
-// milliseconds from there: heartbeats of a quarter of an hour and of under a second are both unheard of.
-func parseDuration(text string, bare bool) (time.Duration, bool) {
-	if n, err := strconv.ParseInt(text, 10, 32); err == nil && (bare || n == 0) {
+// parseDuration reads a duration as Go writes it. A bare number is seconds below 1,000 and milliseconds from there, as the
+// settings of the original server have both: time-outs of a quarter of an hour and of under a second are unheard of.
+func parseDuration(text string) (time.Duration, bool) {
+	if n, err := strconv.ParseInt(text, 10, 32); err == nil {
 		if n < 1000 {
 			return time.Duration(n) * time.Second, true
 		}
