@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -283,7 +284,7 @@ func check(t *testing.T, got packet, want string) {
 	t.Helper()
 	if path, ok := contains(map[string]any(got), map[string]any(parse(t, []byte(want)))); !ok {
 		b, _ := json.Marshal(got)
-		t.Fatalf("got  %s\nwant %s\ndiffers at %s", b, want, path)
+		t.Fatalf("got  %.1000s\nwant %.1000s\ndiffers at %s", b, want, path)
 	}
 }
 
@@ -305,7 +306,7 @@ func (p *peer) expectAll(wants ...string) []packet {
 		}
 		if !found {
 			b, _ := json.Marshal(g)
-			p.t.Fatalf("got  %s\nwant one of %s", b, wants)
+			p.t.Fatalf("got  %.1000s\nwant one of %.1000s", b, wants)
 		}
 	}
 	return got
@@ -436,7 +437,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 func (p *peer) sendN(to string, count int) {
 	p.t.Helper()
 	skip := p.skip
-	p.skip = map[int]bool{3: true, 11: true}
+	p.skip = maps.Clone(skip)
+	p.skip[3], p.skip[11] = true, true
 	defer func() { p.skip = skip }()
 	for begun := 0; begun < count; {
 		n := min(count-begun, 256)
