@@ -13,7 +13,8 @@ type history struct {
 	mu   sync.Mutex
 	sent map[string]*sending // by id, which is unique over all senders
 	// order is the ids of each sender in each conversation, as they were first sent on its one connection.
-	order map[string][]string
+	order    map[string][]string
+	refusals int
 }
 
 // sending is one message and what became of it.
@@ -21,6 +22,7 @@ type sending struct {
 	id, from, conv, content string
 	recipients              []string
 	acked                   bool
+	refused                 bool   // at least once; its place in the order is then that of a later attempt
 	seq                     uint64 // of the first SEND_ACK
 	msgID                   string
 }
@@ -51,6 +53,24 @@ func (h *history) ack(id, msgID string, seq uint64) error {
 	}
 	s.acked, s.seq, s.msgID = true, seq, msgID
 	return nil
+}
+
+// refuse records an UNAVAILABLE: no promise was made. It returns to be sent again under the same id.
+func (h *history) refuse(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sent[id]; s != nil {
+		s.refused = true
+		h.refusals++
+	}
+}
+
+// counts are the messages that were sent and acknowledged, and how often one was refused.
+func (h *history) counts() (sent, acked, refusals int) {
+	sent, acked = h.count()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return sent, acked, h.refusals
 }
 
 func (h *history) count() (sent, acked int) {
@@ -165,7 +185,8 @@ func (c *checker) sequences() {
 	}
 }
 
-// orders: in every inbox a conversation's messages stand by seq, and those of one sender as they were sent.
+// orders: in every inbox a conversation's messages stand by seq, and those of one sender as they were sent, but for those that
+// were refused and sent again.
 func (c *checker) orders(users []string, inboxes map[string][]entry) {
 	place := map[string]int{} // of an id in its sender's order
 	for _, ids := range c.h.order {
@@ -180,6 +201,9 @@ func (c *checker) orders(users []string, inboxes map[string][]entry) {
 				c.fail("inbox of %s: %s seq %d after %d", u, e.conv, e.seq, lastSeq[e.conv])
 			}
 			lastSeq[e.conv] = e.seq
+			if s := c.h.sent[e.id]; s == nil || s.refused {
+				continue
+			}
 			key := e.from + " " + e.conv
 			if last, seen := lastSent[key]; seen && place[e.id] <= last {
 				c.fail("inbox of %s: %q came after a later message of %s", u, e.id, e.from)

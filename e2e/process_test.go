@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,24 +82,43 @@ func child(dir string) error {
 		fmt.Println(a.Name, a.URL)
 	}
 	fmt.Println("ready")
-	<-ctx.Done()
+	trim(ctx)
 	end, cancel := context.WithTimeout(context.Background(), o.ShutdownTimeout)
 	defer cancel()
 	return s.Stop(end)
 }
 
+// trim gives memory back to the kernel at every SIGUSR1 and says so, until ctx ends.
+func trim(ctx context.Context) {
+	usr1 := make(chan os.Signal, 1)
+	signal.Notify(usr1, syscall.SIGUSR1)
+	defer signal.Stop(usr1)
+	for {
+		select {
+		case <-usr1:
+			debug.FreeOSMemory()
+			fmt.Println("trimmed")
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // process is a running server.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	dir  string
-	urls map[string]string // by listener
+	t     *testing.T
+	cmd   *exec.Cmd
+	dir   string
+	urls  map[string]string // by listener
+	lines <-chan string     // of its standard output after the start; closed at its end
+	admin *http.Transport
 }
 
 // spawn starts a server on dir and waits until it is ready.
 func spawn(t *testing.T, dir string, env ...string) *process {
 	t.Helper()
-	p := &process{t: t, dir: dir, urls: map[string]string{}, cmd: exec.Command(os.Args[0])}
+	p := &process{t: t, dir: dir, urls: map[string]string{}, cmd: exec.Command(os.Args[0]), admin: new(http.Transport)}
+	t.Cleanup(p.admin.CloseIdleConnections)
 	p.cmd.Env = append(append(os.Environ(), envChild+"="+dir), env...)
 	if testing.Verbose() {
 		p.cmd.Stderr = os.Stderr
@@ -110,10 +131,18 @@ func spawn(t *testing.T, dir string, env ...string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.kill)
+	lines := make(chan string, 16)
+	p.lines = lines
+	go func() {
+		defer close(lines)
+		for in := bufio.NewScanner(out); in.Scan(); {
+			lines <- in.Text()
+		}
+	}()
 	late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
 	defer late.Stop()
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		name, url, _ := strings.Cut(lines.Text(), " ")
+	for line := range lines {
+		name, url, _ := strings.Cut(line, " ")
 		if name == "ready" {
 			return p
 		}
@@ -127,8 +156,15 @@ func spawn(t *testing.T, dir string, env ...string) *process {
 func (p *process) kill() {
 	if p.cmd.ProcessState == nil {
 		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
+		p.wait()
 	}
+}
+
+// wait returns when the process has ended and all that it printed has been read.
+func (p *process) wait() {
+	for range p.lines { // Wait closes the pipe: it must have been read to its end
+	}
+	_ = p.cmd.Wait()
 }
 
 // terminate is SIGTERM; it returns the exit code.
@@ -139,7 +175,7 @@ func (p *process) terminate() int {
 	}
 	late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
 	defer late.Stop()
-	_ = p.cmd.Wait()
+	p.wait()
 	return p.cmd.ProcessState.ExitCode()
 }
 

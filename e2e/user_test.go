@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/meshtalk/meshtalk/client"
 	"github.com/meshtalk/meshtalk/codec"
@@ -21,8 +23,12 @@ type user struct {
 	h       *history
 	peers   []string            // to write to
 	groups  map[string][]string // to write to, with their members
+	padding int                 // bytes of content beside the id
 	sent    int
 	waiting []*sending // sent and not acknowledged, in order
+	refused int        // of waiting: answered by UNAVAILABLE since they were last sent
+
+	retryAfter time.Duration // what the last UNAVAILABLE asks for
 }
 
 // window is how many messages a user has in flight.
@@ -35,10 +41,8 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 		return err
 	}
 	defer c.Close()
-	for _, s := range u.waiting {
-		if err := c.Send(ctx, s.packet()); err != nil {
-			return err
-		}
+	if err := u.sendAgain(ctx, c); err != nil {
+		return err
 	}
 	for {
 		select {
@@ -47,7 +51,7 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 				return nil
 			}
 		default:
-			for len(u.waiting) < window {
+			for len(u.waiting) < window && u.refused == 0 {
 				s := u.next()
 				u.h.send(s)
 				u.waiting = append(u.waiting, s)
@@ -59,14 +63,51 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 		if err := u.receive(ctx, c); err != nil {
 			return err
 		}
+		if err := u.retry(ctx, c); err != nil {
+			return err
+		}
 	}
+}
+
+// sendAgain sends what is not acknowledged, with the same ids.
+func (u *user) sendAgain(ctx context.Context, c *client.Conn) error {
+	u.refused = 0
+	for _, s := range u.waiting {
+		if err := c.Send(ctx, s.packet()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unavailable is the answer to a message that could not be kept.
+func (u *user) unavailable(id string, r *refusal) error {
+	if !r.Retryable {
+		return fmt.Errorf("%w: UNAVAILABLE and not retryable", errPromise)
+	}
+	u.h.refuse(id)
+	u.refused++
+	u.retryAfter = time.Duration(r.RetryAfterMs) * time.Millisecond
+	return nil
+}
+
+// retry sends again what was refused, when all that was sent has been answered and after the time that the server asks for.
+func (u *user) retry(ctx context.Context, c *client.Conn) error {
+	if u.refused == 0 || u.refused < len(u.waiting) {
+		return nil
+	}
+	select {
+	case <-time.After(u.retryAfter):
+	case <-ctx.Done():
+	}
+	return u.sendAgain(ctx, c)
 }
 
 // next makes a message to somebody.
 func (u *user) next() *sending {
 	u.sent++
 	s := &sending{id: fmt.Sprintf("%s-%d", u.name, u.sent), from: u.name}
-	s.content = fmt.Sprintf("%q", s.id)
+	s.content = fmt.Sprintf("%q", s.id+noise(u.padding))
 	if len(u.groups) > 0 && rand.IntN(4) == 0 {
 		for g, members := range u.groups {
 			s.conv, s.recipients = "g:"+g, members
@@ -80,6 +121,15 @@ func (u *user) next() *sending {
 	}
 	s.conv = "p:" + min(u.name, peer) + ":" + max(u.name, peer)
 	return s
+}
+
+// noise is text that does not compress.
+func noise(n int) string {
+	b := make([]byte, n*3/4)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return base64.RawStdEncoding.EncodeToString(b)
 }
 
 // packet is the message as it is sent.
@@ -118,7 +168,12 @@ func (u *user) receive(ctx context.Context, c *client.Conn) error {
 		}
 		u.answered(string(p.ID))
 	case codec.Error:
-		return fmt.Errorf("refused: %s", b)
+		err := refusalOf(p.Data)
+		var r *refusal
+		if errors.As(err, &r) && r.Code == int(codec.CodeUnavailable) && len(p.ID) > 0 {
+			return u.unavailable(string(p.ID), r)
+		}
+		return err
 	case codec.GoAway:
 		return errors.New("going away")
 	}
@@ -277,5 +332,19 @@ func receivePage(ctx context.Context, t *testing.T, c *client.Conn) (page []entr
 			page = append(page, entry{d.Inbox, d.Seq, d.MsgID, d.ID, d.From, d.Conv, string(d.Content)})
 		}
 		return page, answer.Data.More
+	}
+}
+
+// awaitContent receives up to the message with this content.
+func awaitContent(ctx context.Context, c *client.Conn, content string) error {
+	for {
+		got, err := c.ReceivePacket(ctx)
+		if err != nil {
+			return fmt.Errorf("waiting for %s: %w", content, err)
+		}
+		var m struct{ Content json.RawMessage }
+		if json.Unmarshal(got.Data, &m) == nil && string(m.Content) == content {
+			return nil
+		}
 	}
 }
