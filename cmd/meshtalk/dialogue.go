@@ -33,6 +33,7 @@ type dialogue struct {
 
 	quit    bool              // the user has gone: what has not been shown yet waits for the next time
 	waiting []*client.Pending // sends without an answer, oldest first
+	kept    int               // sends that were acknowledged
 	refused int
 	first   error // the first refusal
 }
@@ -174,11 +175,14 @@ func (d *dialogue) settle() {
 }
 
 func (d *dialogue) count(p *client.Pending) {
-	if _, err := p.Result(); err != nil {
-		d.refused++
-		if d.first == nil {
-			d.first = err
-		}
+	_, err := p.Result()
+	if err == nil {
+		d.kept++
+		return
+	}
+	d.refused++
+	if d.first == nil {
+		d.first = err
 	}
 }
 
@@ -189,16 +193,26 @@ func (d *dialogue) finish(ctx context.Context) error {
 		return failure(err)
 	}
 	if d.piped && !d.quit {
-		select {
-		case <-d.screen.caughtUp:
-		case <-ctx.Done(): // it comes the next time
-		case <-d.c.Done():
-		}
+		d.caughtUp(ctx)
 	}
 	if d.refused > 0 && d.piped {
 		return failure(fmt.Errorf("%d messages were refused, the first one: %w", d.refused, d.first))
 	}
 	return nil
+}
+
+// caughtUp waits until everything is here that had come before the login, and the copies of what was sent: what is not
+// taken now would be shown to the next one.
+func (d *dialogue) caughtUp(ctx context.Context) {
+	for !d.screen.has(d.kept) {
+		select {
+		case <-d.screen.news:
+		case <-ctx.Done():
+			return
+		case <-d.c.Done():
+			return
+		}
+	}
 }
 
 // answered waits for the answers of all sends.

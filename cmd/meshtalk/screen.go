@@ -20,12 +20,13 @@ type screen struct {
 	json     bool
 	terminal bool // standard input is a terminal: somebody reads notes
 
-	caughtUp chan struct{} // closed when everything has been received that was in the inbox at the login
+	news chan struct{} // holds one: something was received since it was looked at
 
 	mu       sync.Mutex
 	out, err io.Writer
 	last     uint64         // newest number of the inbox that was received
 	head     uint64         // newest number of the inbox at the login
+	copies   int            // of what this program sent
 	c        *client.Client // nil until logged in
 	user     string
 	own      string // beginning of the ids of what this program sent
@@ -33,7 +34,7 @@ type screen struct {
 }
 
 func newScreen(e environment, json bool) *screen {
-	s := &screen{json: json, out: e.out, err: e.err, caughtUp: make(chan struct{})}
+	s := &screen{json: json, out: e.out, err: e.err, news: make(chan struct{}, 1)}
 	if f, ok := e.in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil {
 			s.terminal = info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 && f.Name() != os.DevNull && !isNull(info)
@@ -58,7 +59,6 @@ func (s *screen) begin(c *client.Client) {
 		s.last = s.head
 	}
 	s.mu.Unlock()
-	s.received(0)
 	s.note(fmt.Sprintf("logged in as %s on terminal %s; %s", c.Session().User, c.Session().Terminal, commandsHelp))
 }
 
@@ -68,14 +68,14 @@ func (s *screen) newID() string { return s.c.NewID() }
 // handler shows what is received.
 func (s *screen) handler() client.Handler {
 	if s.json {
-		received := func(m client.Message) { s.received(m.Inbox) }
+		received := func(m client.Message) { s.received(m) }
 		return client.Handler{OnPacket: s.packet, OnMessage: received, OnRecall: received}
 	}
 	return client.Handler{
 		OnMessage: s.message,
 		OnRecall: func(m client.Message) {
 			s.note(fmt.Sprintf("%s: message %d was recalled", m.Conv, m.Target))
-			s.received(m.Inbox)
+			s.received(m)
 		},
 		OnPresence: s.presence,
 		OnTyping:   func(t client.Typing) { s.note(t.From + " is writing") },
@@ -101,28 +101,32 @@ func (s *screen) packet(raw []byte) {
 
 // message shows a message, unless this program sent it.
 func (s *screen) message(m client.Message) {
-	s.mu.Lock()
-	mine := s.own != "" && m.From == s.user && strings.HasPrefix(m.ID, s.own)
-	s.mu.Unlock()
-	if !mine {
+	if mine := s.received(m); !mine {
 		s.print(s.messageText(m))
 	}
-	s.received(m.Inbox)
 }
 
-// received counts what came, by its number in the inbox, and tells when it is all that had waited.
-func (s *screen) received(inbox uint64) {
+// received counts what came, and reports whether this program sent it.
+func (s *screen) received(m client.Message) (mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = max(s.last, inbox)
-	if s.c == nil || s.last < s.head {
-		return
+	mine = s.own != "" && m.From == s.user && strings.HasPrefix(m.ID, s.own)
+	if mine {
+		s.copies++
 	}
+	s.last = max(s.last, m.Inbox)
 	select {
-	case <-s.caughtUp:
+	case s.news <- struct{}{}:
 	default:
-		close(s.caughtUp)
 	}
+	return mine
+}
+
+// has reports whether everything has come that was in the inbox at the login, and the copies of so many sends.
+func (s *screen) has(sent int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last >= s.head && s.copies >= sent
 }
 
 // past shows a message of the history, one's own too.
