@@ -172,7 +172,7 @@ func lockError(dir string, err error) error {
 	if os.IsPermission(err) && !strings.Contains(err.Error(), "temporarily unavailable") {
 		return fmt.Errorf("store: cannot lock %s: %w", dir, err)
 	}
-	return fmt.Errorf("store: %s is in use by another process (%v)", dir, err)
+	return fmt.Errorf("store: %s is in use by another process (stop it, or choose another directory): %v", dir, err)
 }
 
 // checkFiles refuses a directory whose files cannot be a whole store, before Pebble would begin a new one beside them.
