@@ -23,6 +23,7 @@ type user struct {
 	h       *history
 	peers   []string            // to write to
 	groups  map[string][]string // to write to, with their members
+	conn    *client.Conn        // logged in already, for the next run; nil = none
 	padding int                 // bytes of content beside the id
 	sent    int
 	waiting []*sending // sent and not acknowledged, in order
@@ -36,7 +37,7 @@ const window = 16
 
 // run sends until the connection ends or stop is closed and everything has been acknowledged. A nil error means the latter.
 func (u *user) run(ctx context.Context, p *process, transport string, stop <-chan struct{}) error {
-	c, err := connect(ctx, p, transport, u.name)
+	c, err := u.enter(ctx, p, transport)
 	if err != nil {
 		return err
 	}
@@ -65,6 +66,26 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 		}
 		if err := u.retry(ctx, c); err != nil {
 			return err
+		}
+	}
+}
+
+// enter logs in, as often as it takes while the server cannot keep a new terminal.
+func (u *user) enter(ctx context.Context, p *process, transport string) (*client.Conn, error) {
+	if c := u.conn; c != nil {
+		u.conn = nil
+		return c, nil
+	}
+	for {
+		c, err := connect(ctx, p, transport, u.name)
+		var r *refusal
+		if !errors.As(err, &r) || !r.Retryable {
+			return c, err
+		}
+		select {
+		case <-time.After(time.Duration(r.RetryAfterMs) * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }
