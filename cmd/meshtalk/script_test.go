@@ -44,7 +44,9 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // each of the many short runs would wait a second under the race detector
 			e.Values[processes{}] = map[string]*process{}
+			e.Setenv("GORACE", "atexit_sleep_ms=10") // not a second for each of hundreds of commands
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -117,7 +119,7 @@ func start(ts *testscript.TestScript, name string, args ...string) *process {
 	ts.Check(err)
 	p := &process{cmd: exec.Command(path, args...)}
 	p.cmd.Dir = ts.MkAbs(".")
-	for _, k := range []string{"HOME", "PATH", "TMPDIR"} {
+	for _, k := range []string{"HOME", "PATH", "TMPDIR", "GORACE"} {
 		p.cmd.Env = append(p.cmd.Env, k+"="+ts.Getenv(k))
 	}
 	if v := ts.Getenv("SERVER_ENV"); v != "" {
