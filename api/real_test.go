@@ -113,7 +113,9 @@ func differ(got, want any) string {
 	return ""
 }
 
-func problemJSON(name string) string { return `{"error":{"code":"*","name":"` + name + `","message":"*"}}` }
+func problemJSON(name string) string {
+	return `{"error":{"code":"*","name":"` + name + `","message":"*"}}`
+}
 
 // One private message through its life: sent, sent again, read by both, recalled.
 func TestRealMessage(t *testing.T) {

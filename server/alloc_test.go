@@ -142,4 +142,3 @@ func TestAllocationsPerDelivery(t *testing.T) {
 	round("warm-up")
 	round("counted")
 }
-
