@@ -11,6 +11,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 LDFLAGS := -s -w -X github.com/meshtalk/meshtalk/server.Version=$(VERSION) -X main.commit=$(COMMIT)
 
+# Static binaries, and one build of every dependency for all that follows; the race detector alone needs cgo.
+export CGO_ENABLED := 0
+
 # The black-box tests stand in e2e/ and run once, without the race detector's slow-down.
 PACKAGES = $(shell $(GO) list ./... | grep -v '/e2e')
 
@@ -19,9 +22,8 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --
 
 FUZZTIME     ?= 4s
 BENCHTIME    ?= 300ms
-MESHBENCHTIME?= 5s
+MESHBENCHTIME ?= 5s
 TEST_TIMEOUT ?= 8m
-RACE         ?= -race
 
 .PHONY: run build test race fuzz bench lint check e2e examples fmt vet imports tools clean help
 .NOTPARALLEL:
@@ -34,7 +36,7 @@ run: build ## build and start a server on the default ports, data in ./data
 	$(BIN)/meshtalk serve
 
 build: ## static binaries into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 test: ## all tests but those of e2e/
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PACKAGES)
@@ -46,7 +48,7 @@ e2e: ## black-box tests of a server in a process of its own: kill -9, full disk,
 	$(AS_ROOT) $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./e2e/...
 
 examples: ## build the example programs, and run them by their tests
-	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/examples/ ./examples/...
+	$(GO) build -o $(BIN)/examples/ ./examples/...
 	$(GO) test -count=1 -timeout 2m ./examples/...
 
 fuzz: ## every fuzz target for FUZZTIME
@@ -87,7 +89,7 @@ imports: ## who may import whom, and what the documents say of the code
 tools: $(LINT) ## installs what `check` needs beside Go into bin/tools
 
 $(LINT):
-	GOBIN=$(TOOLS) GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv $(TOOLS)/golangci-lint $@
 
 check: fmt imports build vet lint race examples fuzz e2e ## everything that CI runs, the cheap first
