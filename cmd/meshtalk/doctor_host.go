@@ -116,7 +116,37 @@ func (h *host) network() (list []finding) {
 	}
 	// A socket with anything queued is charged a page at least; half of them at once is a bad day.
 	add(h.sysctl("net.ipv4.tcp_mem", 1, n/2, "memory of TCP in pages: above the second number the kernel shrinks buffers and drops"))
+	add(h.buffers("net.ipv4.tcp_rmem", "4096 131072 6291456"))
+	add(h.buffers("net.ipv4.tcp_wmem", "4096 16384 4194304"))
 	return append(list, h.conntrack()...)
+}
+
+// The bounds of a socket's buffer: what the kernel leaves to each even when memory is short, times a million connections;
+// and one full packet of a client, or the pushes that may wait for a slow one.
+const (
+	mostAtLeast = 16 << 10
+	leastAtMost = 64 << 10
+)
+
+// buffers judges the least and the most that a socket's buffer may be. usual are the kernel's own numbers.
+func (h *host) buffers(name, usual string) []finding {
+	list := h.numbers("proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if len(list) != 3 {
+		return nil
+	}
+	f := finding{Check: name, OK: true, Value: fmt.Sprintf("%d %d %d", list[0], list[1], list[2])}
+	switch {
+	case list[0] > mostAtLeast:
+		f.OK, f.Problem = false, fmt.Sprintf("the first number is above %d", mostAtLeast)
+		f.Limits = "memory: every connection may keep that much, also when the kernel is short of it"
+	case list[2] < leastAtMost:
+		f.OK, f.Problem = false, fmt.Sprintf("the last number is below %d", leastAtMost)
+		f.Limits = "large messages and catching up: they take a round trip for each such piece"
+	}
+	if !f.OK {
+		f.Mend = fmt.Sprintf("sudo sysctl -w %s='%s' (and a line in /etc/sysctl.d to keep it)", name, usual)
+	}
+	return []finding{f}
 }
 
 // conntrack has an entry for each connection when it is on.

@@ -44,6 +44,7 @@ func TestNetwork(t *testing.T) {
 		sys + "net/core/somaxconn": "4096\n", sys + "net/ipv4/tcp_max_syn_backlog": "8192\n",
 		sys + "net/ipv4/ip_local_port_range": "10240\t65535\n", sys + "net/ipv4/tcp_mem": "100\t500000\t600000\n",
 		sys + "net/netfilter/nf_conntrack_max": "2000000\n",
+		sys + "net/ipv4/tcp_rmem":              "4096\t131072\t6291456\n", sys + "net/ipv4/tcp_wmem": "4096\t16384\t4194304\n",
 	}
 	if got := wrong(t, files(1_000_000, good).network()...); got != nil {
 		t.Error(got)
@@ -54,6 +55,7 @@ func TestNetwork(t *testing.T) {
 	for name, bad := range map[string]string{
 		"net.core.somaxconn": "128\n", "net.ipv4.tcp_max_syn_backlog": "512\n", "net.ipv4.ip_local_port_range": "60000 61000\n",
 		"net.ipv4.tcp_mem": "100 499999 600000", "net.netfilter.nf_conntrack_max": "65536",
+		"net.ipv4.tcp_rmem": "65536 131072 6291456", "net.ipv4.tcp_wmem": "4096 16384 32768",
 	} {
 		content := map[string]string{sys + strings.ReplaceAll(name, ".", "/"): bad}
 		list := files(1_000_000, content).network()
