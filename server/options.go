@@ -39,6 +39,9 @@ type Options struct {
 
 	Hooks Hooks
 
+	// Ready, when set, is called by Run when the listeners are open.
+	Ready func([]Address)
+
 	// AckBeforeSync breaks the durability promise on purpose, for the test that must catch it. There is no key for it.
 	AckBeforeSync bool
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -22,58 +23,58 @@ import (
 )
 
 func main() {
-	o := server.DefaultOptions()
-	file := flag.String("keys", "", `file of "key user" lines`)
-	flag.StringVar(&o.DataDir, "data-dir", o.DataDir, "where messages are kept")
-	flag.IntVar(&o.WebSocket.Port, "ws", o.WebSocket.Port, "WebSocket port")
-	flag.IntVar(&o.TCP.Port, "tcp", o.TCP.Port, "TCP port")
-	flag.IntVar(&o.Admin.Port, "admin", o.Admin.Port, "admin port")
-	flag.Parse()
-
-	if err := run(o, *file); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "apikeys:", err)
 		os.Exit(1)
 	}
 }
 
-func run(o server.Options, file string) error {
-	keys, err := readKeys(file)
+// run serves until ctx ends. It tells the addresses and then "ready", and from then on who comes and goes.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	o := server.DefaultOptions()
+	flags := flag.NewFlagSet("apikeys", flag.ContinueOnError)
+	file := flags.String("keys", "", `file of "key user" lines`)
+	flags.StringVar(&o.DataDir, "data-dir", o.DataDir, "where messages are kept")
+	flags.IntVar(&o.WebSocket.Port, "ws", o.WebSocket.Port, "WebSocket port")
+	flags.IntVar(&o.TCP.Port, "tcp", o.TCP.Port, "TCP port")
+	flags.IntVar(&o.Admin.Port, "admin", o.Admin.Port, "admin port")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	keys, err := readKeys(*file)
 	if err != nil {
 		return err
 	}
+	tell := func(words ...any) { _, _ = fmt.Fprintln(out, words...) }
 	o.Hooks.Authenticator = keys
-	o.Hooks.SessionOnline = func(s session.Info) { fmt.Println(s.User, "came from", s.IP) }
-	o.Hooks.SessionOffline = func(s session.Info, reason string) { fmt.Println(s.User, "went:", reason) }
+	o.Hooks.SessionOnline = func(s session.Info) { tell(s.User, "came from", s.IP) }
+	o.Hooks.SessionOffline = func(s session.Info, reason string) { tell(s.User, "went:", reason) }
+	o.Ready = func(addresses []server.Address) {
+		for _, a := range addresses {
+			tell(a.Name, a.URL)
+		}
+		tell("ready")
+	}
 	s, err := server.New(o)
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := s.Start(ctx); err != nil {
-		return err
-	}
-	for _, a := range s.Addresses() {
-		fmt.Println(a.Name, a.URL)
-	}
-	fmt.Println("ready")
-	<-ctx.Done()
-	end, cancel := context.WithTimeout(context.Background(), o.ShutdownTimeout)
-	defer cancel()
-	return s.Stop(end)
+	return s.Run(ctx)
 }
 
 // keyring is an auth.Authenticator: key → user. It never changes.
 type keyring map[string]string
 
 func readKeys(file string) (keyring, error) {
-	f, err := os.Open(file)
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--keys: %w", err)
 	}
-	defer f.Close()
 	keys := keyring{}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	for lines := bufio.NewScanner(strings.NewReader(string(b))); lines.Scan(); {
 		if key, user, ok := strings.Cut(strings.TrimSpace(lines.Text()), " "); ok {
 			keys[key] = user
 		}

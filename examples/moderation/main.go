@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -21,44 +22,43 @@ import (
 )
 
 func main() {
-	o := server.DefaultOptions()
-	flag.StringVar(&o.DataDir, "data-dir", o.DataDir, "where messages are kept")
-	flag.IntVar(&o.WebSocket.Port, "ws", o.WebSocket.Port, "WebSocket port")
-	flag.IntVar(&o.TCP.Port, "tcp", o.TCP.Port, "TCP port")
-	flag.IntVar(&o.Admin.Port, "admin", o.Admin.Port, "admin port")
-	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "moderation:", err)
+		os.Exit(1)
+	}
+}
 
+// run serves until ctx ends. It tells the addresses and then "ready".
+func run(ctx context.Context, args []string, out io.Writer) error {
+	o := server.DefaultOptions()
+	flags := flag.NewFlagSet("moderation", flag.ContinueOnError)
+	flags.StringVar(&o.DataDir, "data-dir", o.DataDir, "where messages are kept")
+	flags.IntVar(&o.WebSocket.Port, "ws", o.WebSocket.Port, "WebSocket port")
+	flags.IntVar(&o.TCP.Port, "tcp", o.TCP.Port, "TCP port")
+	flags.IntVar(&o.Admin.Port, "admin", o.Admin.Port, "admin port")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
 	var m moderator
 	o.Hooks = server.Hooks{
 		BeforeSend:  m.judge,
 		AfterCommit: func(*codec.ConvMessage) { m.kept.Add(1) },
 		Commands:    map[codec.Cmd]session.Command{codec.FirstExtension: m.count},
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "moderation:", err)
-		os.Exit(1)
+	o.Ready = func(addresses []server.Address) {
+		for _, a := range addresses {
+			_, _ = fmt.Fprintln(out, a.Name, a.URL)
+		}
+		_, _ = fmt.Fprintln(out, "ready")
 	}
-}
-
-// run is server.Run, and tells the addresses in between.
-func run(ctx context.Context, o server.Options) error {
 	s, err := server.New(o)
 	if err != nil {
 		return err
 	}
-	if err := s.Start(ctx); err != nil {
-		return err
-	}
-	for _, a := range s.Addresses() {
-		fmt.Println(a.Name, a.URL)
-	}
-	fmt.Println("ready")
-	<-ctx.Done()
-	stop, cancel := context.WithTimeout(context.Background(), o.ShutdownTimeout)
-	defer cancel()
-	return s.Stop(stop)
+	return s.Run(ctx)
 }
 
 // moderator is the state of the hooks, which run on many goroutines.
