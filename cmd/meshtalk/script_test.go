@@ -18,11 +18,26 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 )
 
 // TestMain lets the scripts run this program as `meshtalk`.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"meshtalk": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"meshtalk": main})
+}
+
+// leakChecked runs the tests and then looks for goroutines that they left behind.
+type leakChecked struct{ *testing.M }
+
+// Run implements testscript.TestingM.
+func (l leakChecked) Run() int {
+	atImport := goleak.IgnoreCurrent() // a dependency starts a pool before main
+	code := l.M.Run()
+	if err := goleak.Find(atImport); err != nil && code == 0 {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // TestScripts plays testdata/*.txtar. Beside testscript's own commands there are

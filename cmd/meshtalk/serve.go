@@ -72,7 +72,7 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 		if sig != syscall.SIGHUP {
 			break
 		}
-		c = reload(s, c, srv)
+		reload(s, c, srv)
 	}
 	return stop(srv, c.Options.ShutdownTimeout, signals)
 }
@@ -98,29 +98,29 @@ func stop(srv stopper, timeout time.Duration, signals <-chan os.Signal) error {
 	}
 }
 
-// reload reads the configuration again and takes over what may change. On an error everything stays as it is.
-func reload(s *settings, old *config.Config, srv *server.Server) *config.Config {
-	log := old.Options.Logger
+// reload reads the configuration again and takes over what may change. On an error everything stays as it is. started is
+// what the server was started with: what differs from it and cannot be taken over wants a restart.
+func reload(s *settings, started *config.Config, srv *server.Server) {
+	log := started.Options.Logger
 	c, err := s.load()
 	if err == nil {
 		err = config.CheckBuilt(c.Options)
 	}
 	if err != nil {
 		log.Error("SIGHUP: the configuration stays as it was", "error", oneLine(err.Error()))
-		return old
+		return
 	}
 	c.Options.Logger = log
 	c.Options.LogLevel = new(slog.LevelVar)
 	c.Options.LogLevel.Set(c.Level())
 	if err := srv.Reload(c.Options); err != nil {
 		log.Error("SIGHUP: the keys stay as they were", "error", oneLine(err.Error()))
-		return old
+		return
 	}
-	if names := config.NeedRestart(old, c); len(names) > 0 {
+	if names := config.NeedRestart(started, c); len(names) > 0 {
 		log.Warn("SIGHUP: these settings want a restart", "keys", strings.Join(names, ", "))
 	}
 	log.Info("SIGHUP: the configuration was read again")
-	return c
 }
 
 // heldWriter keeps what is logged until the start has succeeded, so that a failed one leaves its one line alone.
