@@ -28,6 +28,8 @@ type Result struct {
 	// BytesPerConnection is the slope of the server's RssAnon over the first and the last step of Memory.
 	BytesPerConnection float64 `json:"bytes_per_connection,omitempty"`
 
+	Floor *Floor `json:"floor,omitempty"`
+
 	Load   Usage  `json:"load"`
 	Server *Usage `json:"server,omitempty"`
 	// Others is the CPU of all other processes of this machine, in cores: what is above 0.1 or so disturbs the numbers.

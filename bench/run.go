@@ -27,6 +27,9 @@ type runner struct {
 	server *process
 }
 
+// reservedFiles are descriptors that are no connections: epoll, standard streams, HTTP, /proc.
+const reservedFiles = 64
+
 // newRunner makes loops for units × size connections. The connections of one unit (a pair, a group) share a loop, so that
 // what they count needs no lock; unit u is on loop u % loops.
 func newRunner(o Options, units, size int) (*runner, error) {
@@ -38,8 +41,7 @@ func newRunner(o Options, units, size int) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	const reserve = 64 // of descriptors: epoll, standard streams, HTTP, /proc
-	if units*size > limit-reserve {
+	if units*size > limit-reservedFiles {
 		return nil, fmt.Errorf("bench: %d connections do not fit into the limit of %d open files", units*size, limit)
 	}
 	r := &runner{o: p, result: newResult(p, units*size)}

@@ -25,6 +25,8 @@ type common struct {
 	secretFile, dataDir, tokenCommand string
 	asJSON                            bool
 	cpuProfile                        string
+	floor                             bool
+	withFloor                         func() bench.FloorOptions // what the floor of the scenario is; nil = it has none
 }
 
 func newCommand() *cobra.Command {
@@ -37,7 +39,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(newIdle(), newPrivate(), newGroup(), newFanout())
+	root.AddCommand(newIdle(), newPrivate(), newGroup(), newFanout(), newFloor(), newWorker())
 	return root
 }
 
@@ -62,6 +64,9 @@ func (c *common) register(f *pflag.FlagSet) {
 	f.IntVar(&c.o.ServerPID, "server-pid", 0, "`process` of the server on this machine, to read its CPU and memory")
 	f.StringVar(&c.o.Admin, "admin", "", "`URL` of the server's admin port, such as http://127.0.0.1:8090")
 	f.StringVar(&c.o.AdminAuth, "admin-token", "", "`token` of the admin port")
+	if c.withFloor != nil {
+		f.BoolVar(&c.floor, "floor", false, "measure what this kernel allows before and after, and state the run's share of it")
+	}
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "`file` for a profile of the generator itself")
 	f.BoolVar(&c.asJSON, "json", false, "print the result as JSON")
 }
@@ -84,18 +89,25 @@ func (c *common) options(ctx context.Context) (o bench.Options, err error) {
 	return c.o, err
 }
 
+type scenarioFunc func(ctx context.Context, o bench.Options) (*bench.Result, error)
+
+// run runs a scenario, between two looks at the floor if that is wanted.
+func (c *common) run(ctx context.Context, o bench.Options, run scenarioFunc) (*bench.Result, error) {
+	if !c.floor {
+		return run(ctx, o)
+	}
+	fo := c.withFloor()
+	fo.Dir = c.dataDir
+	return bench.WithFloor(ctx, fo, func() (*bench.Result, error) { return run(ctx, o) })
+}
+
 // scenario makes a subcommand of a function that runs it.
-func scenario(use, short string, flags func(*pflag.FlagSet), run func(ctx context.Context, o bench.Options) (*bench.Result, error)) *cobra.Command {
-	c := &common{}
+func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pflag.FlagSet), run scenarioFunc) *cobra.Command {
+	c := &common{withFloor: floor}
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("%w: unexpected argument %q", errUsage, args[0])
-			}
-			return nil
-		},
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o, err := c.options(cmd.Context())
 			if err != nil {
@@ -103,7 +115,7 @@ func scenario(use, short string, flags func(*pflag.FlagSet), run func(ctx contex
 			}
 			out := &printer{out: cmd.OutOrStdout(), live: cmd.ErrOrStderr(), asJSON: c.asJSON}
 			o.Progress = out.progress()
-			result, err := profiled(c.cpuProfile, func() (*bench.Result, error) { return run(cmd.Context(), o) })
+			result, err := profiled(c.cpuProfile, func() (*bench.Result, error) { return c.run(cmd.Context(), o, run) })
 			out.endProgress()
 			if err != nil {
 				return err
@@ -142,7 +154,7 @@ func profiled(file string, f func() (*bench.Result, error)) (*bench.Result, erro
 func newIdle() *cobra.Command {
 	var connections int
 	var io bench.IdleOptions
-	return scenario("idle", "Connections that only keep their heartbeat, and what one costs the server in memory.",
+	return scenario("idle", "Connections that only keep their heartbeat, and what one costs the server in memory.", nil,
 		func(f *pflag.FlagSet) {
 			f.IntVar(&connections, "connections", 10_000, "number of connections, when --steps is not given")
 			f.IntSliceVar(&io.Steps, "steps", nil, "numbers of connections at which memory is looked at, such as 2000,15000")
@@ -160,6 +172,7 @@ func newIdle() *cobra.Command {
 func newPrivate() *cobra.Command {
 	var po bench.PrivateOptions
 	return scenario("private", "Pairs of users, one of which sends to the other.",
+		func() bench.FloorOptions { return bench.FloorOptions{Connections: 2 * po.Pairs, Size: po.Size} },
 		func(f *pflag.FlagSet) {
 			f.IntVar(&po.Pairs, "pairs", 100, "number of pairs")
 			f.IntVar(&po.InFlight, "in-flight", 64, "closed loop: messages of a pair on their way")
@@ -172,6 +185,7 @@ func newPrivate() *cobra.Command {
 func newGroup() *cobra.Command {
 	var g bench.GroupOptions
 	return scenario("group", "Groups of users, in each of which one sends to all. Needs --admin.",
+		func() bench.FloorOptions { return bench.FloorOptions{Connections: g.Groups * g.Members, Size: g.Size} },
 		func(f *pflag.FlagSet) {
 			f.IntVar(&g.Groups, "groups", 100, "number of groups")
 			f.IntVar(&g.Members, "members", 100, "members of each group")
@@ -185,6 +199,7 @@ func newGroup() *cobra.Command {
 func newFanout() *cobra.Command {
 	g := bench.GroupOptions{Groups: 1}
 	return scenario("fanout", "One large group, in which one sends to all. Needs --admin.",
+		func() bench.FloorOptions { return bench.FloorOptions{Connections: g.Members, Size: g.Size} },
 		func(f *pflag.FlagSet) {
 			f.IntVar(&g.Members, "members", 10_000, "members of the group")
 			f.IntVar(&g.InFlight, "in-flight", 1, "messages on their way; one is done when it has reached all members")
