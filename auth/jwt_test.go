@@ -508,6 +508,28 @@ func TestMint(t *testing.T) {
 	}
 }
 
+// A server takes what is minted with its own options, and what cannot be signed here is said.
+func TestMintAsTheServerExpects(t *testing.T) {
+	for _, o := range []JWTOptions{
+		{Secret: secret, Issuer: "id.example", Audience: "chat"},
+		{Secret: secret, Algorithms: []string{"RS256", "HS512", "HS256"}, PublicKeyFiles: []string{write(t, "rsa.pem", publicPEM(t, &keysOnce().rsa.PublicKey))}},
+		{Secret: secret, Algorithms: []string{"HS384"}, SeedClaims: true, Audience: "chat"},
+	} {
+		token, err := o.Mint("alice", "phone", time.Hour, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := accept(t, newJWT(t, o), token); got.User != "alice" || got.Terminal != "phone" {
+			t.Errorf("got %+v", got)
+		}
+	}
+	for _, o := range []JWTOptions{{}, {Secret: secret, Algorithms: []string{"EdDSA"}}} {
+		if token, err := o.Mint("alice", "", time.Hour, now); err == nil {
+			t.Errorf("%+v: minted %s", o, token)
+		}
+	}
+}
+
 // Many at once, while the keys are read again and again.
 func TestConcurrent(t *testing.T) {
 	j := newJWT(t, JWTOptions{Secret: secret})

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,8 +48,14 @@ var words = []string{
 	"123456789", "12345678", "123456", "12345", "1234", "123", "abcdefghijklmnopqrstuvwxyz", "abcdef", "abc", "qwerty", "0",
 }
 
-// CheckSecret refuses a secret of less than MinSecret bytes and a known sample value: one of tutorials, one made of
-// nothing but words such as "your-256-bit-secret", and one that repeats itself.
+// asking are the words that say of a sample secret that it is one.
+var asking = []string{
+	"your", "change", "replace", "example", "sample", "default", "insert", "dummy", "enter", "choose", "random", "mesh", "platform",
+	"zhiyu120", // the original server's
+}
+
+// CheckSecret refuses a secret of less than MinSecret bytes and a known sample value: one of tutorials, or one made of
+// nothing but words that ask to be replaced, such as "your-256-bit-secret". What is merely guessable is the operator's choice.
 func CheckSecret(secret []byte) error {
 	if len(secret) < MinSecret {
 		return fmt.Errorf("a secret of %d bytes (expected at least %d random ones)", len(secret), MinSecret)
@@ -59,20 +66,15 @@ func CheckSecret(secret []byte) error {
 		}
 		return -1
 	}, strings.ToLower(string(secret)))
-	if samples[plain] || repeats(secret) || len(plain) >= len(secret)/2 && onlyWords(plain) {
+	if samples[plain] || asks(plain) && onlyWords(plain) {
 		return errors.New("a known sample secret (expected a random one)")
 	}
 	return nil
 }
 
-// repeats reports whether b is one short text, again and again.
-func repeats(b []byte) bool {
-	for period := 1; period <= len(b)/2 && period <= 16; period++ {
-		if bytes.Equal(b[period:], b[:len(b)-period]) {
-			return true
-		}
-	}
-	return false
+// asks reports whether plain has a word that asks to be replaced.
+func asks(plain string) bool {
+	return slices.ContainsFunc(asking, func(w string) bool { return strings.Contains(plain, w) })
 }
 
 // onlyWords reports whether plain can be taken apart into words.
@@ -150,8 +152,18 @@ func createKey(path string) error {
 // Mint makes an HS256 token for user (iat in ms as a fraction); terminal "" leaves the claim out. Names that no server
 // would take are refused.
 func Mint(secret []byte, user, terminal string, ttl time.Duration, now time.Time) (string, error) {
+	return JWTOptions{Secret: secret}.Mint(user, terminal, ttl, now)
+}
+
+// Mint is the function Mint for a server with these options: with their issuer and audience, and the first HMAC
+// algorithm that they pin.
+func (o JWTOptions) Mint(user, terminal string, ttl time.Duration, now time.Time) (string, error) {
 	if !validName(user, maxUser) {
 		return "", fmt.Errorf("user %q is no name (expected 1 to %d bytes of UTF-8 without control characters, ':' and '/')", user, maxUser)
+	}
+	method, err := o.mintMethod()
+	if err != nil {
+		return "", err
 	}
 	c := jwt.MapClaims{"sub": user, "iat": seconds(now), "exp": seconds(now.Add(ttl))}
 	if terminal != "" {
@@ -160,7 +172,29 @@ func Mint(secret []byte, user, terminal string, ttl time.Duration, now time.Time
 		}
 		c["terminal"] = terminal
 	}
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(secret)
+	if o.Issuer != "" {
+		c["iss"] = o.Issuer
+	}
+	if o.Audience != "" {
+		c["aud"] = o.Audience
+	}
+	return jwt.NewWithClaims(method, c).SignedString(o.Secret)
+}
+
+// mintMethod is HS256, or the first HMAC algorithm of those that are pinned.
+func (o JWTOptions) mintMethod() (jwt.SigningMethod, error) {
+	if len(o.Secret) == 0 {
+		return nil, errors.New("auth.jwt: there is no secret to sign with, only public keys (ask who has the private ones)")
+	}
+	if len(o.Algorithms) == 0 {
+		return jwt.SigningMethodHS256, nil
+	}
+	for _, a := range o.Algorithms {
+		if m, ok := jwt.GetSigningMethod(a).(*jwt.SigningMethodHMAC); ok {
+			return m, nil
+		}
+	}
+	return nil, fmt.Errorf("auth.jwt.algorithms: %v has no HS256, HS384 or HS512 to sign with (ask who has the private keys)", o.Algorithms)
 }
 
 // seconds is a time as JWTs have it, with milliseconds as the fraction.

@@ -2,14 +2,11 @@ package server
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/meshtalk/meshtalk/auth"
 )
 
 // Check finds what is wrong with o as far as that can be told without opening or making anything: it reads the files of
@@ -58,10 +55,7 @@ func Token(o Options, user, terminal string, ttl time.Duration) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	if len(jo.Secret) == 0 {
-		return "", errors.New("auth.jwt: tokens are signed elsewhere, here are only public keys (ask the issuer)")
-	}
-	return auth.Mint(jo.Secret, user, terminal, ttl, time.Now())
+	return jo.Mint(user, terminal, ttl, time.Now())
 }
 
 // HasKey says whether Token would find a key rather than make one: nil, or an error that names the file that is missing.

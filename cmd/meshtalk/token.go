@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +35,7 @@ func (k *keySource) addFlags(cmd *cobra.Command) {
 
 // token mints one as the server's own configuration says, unless a flag names the key.
 func (k *keySource) token(user, terminal string, ttl time.Duration) (string, error) {
-	var o server.Options
+	o := server.DefaultOptions()
 	switch {
 	case k.dataDir != "":
 		o.DataDir = k.dataDir
@@ -46,13 +48,23 @@ func (k *keySource) token(user, terminal string, ttl time.Duration) (string, err
 		}
 		o = c.Options
 	}
+	if err := server.Check(o); err != nil {
+		return "", &exitError{exitUsage, err}
+	}
 	if k.mustExist {
 		if err := server.HasKey(o); err != nil {
 			return "", failure(fmt.Errorf("%w (start the server first, give its --data-dir, or a --token)", err))
 		}
 	}
 	t, err := server.Token(o, user, terminal, ttl)
-	return t, failure(err)
+	var atWork syscall.Errno
+	switch {
+	case errors.As(err, &atWork):
+		return "", failure(err)
+	case err != nil:
+		return "", &exitError{exitUsage, err}
+	}
+	return t, nil
 }
 
 func newToken(e environment) *cobra.Command {
