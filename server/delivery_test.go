@@ -148,6 +148,7 @@ func (n *node) traffic(user string, senders, each int) *traffic {
 // A client that loses its connection at random moments and resumes, while messages keep coming: no hole and no repeat, with
 // resume, with acknowledged positions and with PULL in between.
 func TestResumeUnderTraffic(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	const senders, each = 4, 200
 	for _, mode := range []string{"resume", "ack", "auto"} {

@@ -244,6 +244,7 @@ func handshake(t *testing.T, host, request string) *http.Response {
 
 // A valid dialogue with one byte changed, at every place, never ends the process or another session.
 func TestMutations(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	bystander := n.login("websocket", "bystander")
 	sender := n.login("tcp", "sender")
@@ -315,6 +316,7 @@ func mutate(t *testing.T, host string, b []byte) {
 
 // Requests need not wait for the answers before them: each is answered, in order, however they arrive.
 func TestPipelined(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	n.login("tcp", "bob").sendN("alice", 20)
 	eachTransport(t, func(t *testing.T, transport string) {
@@ -345,6 +347,7 @@ func TestPipelined(t *testing.T) {
 
 // Answers that nobody reads pile up to 1 MiB; then the connection is closed, and no other is disturbed.
 func TestTooSlow(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	alice := n.login("tcp", "alice")
 	alice.skip[3] = true

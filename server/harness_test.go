@@ -328,6 +328,7 @@ func (p *peer) quiet() packet {
 // closed waits for the end of the connection, passing over packets, and returns the WebSocket close code (0 on TCP).
 func (p *peer) closed() uint16 {
 	p.t.Helper()
+	defer func() { _ = p.c.Close() }() // or the server waits for our end
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {

@@ -233,6 +233,7 @@ func TestLargeCrossing(t *testing.T) {
 
 // A member that loses its connection at random while messages come: by seq, no hole, no repeat on one connection.
 func TestLargeUnderTraffic(t *testing.T) {
+	t.Parallel()
 	n := start(t, smallLimit)
 	const senders, each = 3, 200
 	for _, mode := range []string{"client", "auto"} {
@@ -295,6 +296,7 @@ func TestLargeUnderTraffic(t *testing.T) {
 
 // A member that does not read lags in its large groups and in its inbox, is told once, and gets everything afterwards.
 func TestLargeSlow(t *testing.T) {
+	t.Parallel()
 	n := start(t, smallLimit)
 	n.call("PUT", "/v1/groups/big", `{"members":["alice","bob","carol","dave"]}`, 200, `{}`)
 	alice := n.login("tcp", "alice")
@@ -335,6 +337,7 @@ func TestLargeSlow(t *testing.T) {
 
 // A group of 100,000 members takes messages and changes like any other.
 func TestHugeGroup(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	n.call("PUT", "/v1/groups/huge", `{}`, 200, `{"size":0,"kind":"inbox"}`)
 	const members, page = 100_000, 25_000

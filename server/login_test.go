@@ -212,6 +212,7 @@ func TestResumeAfterRetention(t *testing.T) {
 
 // The window is at most 1,024, by default 256.
 func TestWindowLimits(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	n.login("tcp", "alice").sendN("bob", 1030)
 	for _, c := range []struct {
@@ -335,10 +336,13 @@ func TestBeforeLogin(t *testing.T) {
 func TestLoginTimeout(t *testing.T) {
 	t.Parallel()
 	n := start(t, func(o *server.Options) { o.LoginTimeout = time.Second })
+	begin := time.Now()
+	late := map[string]*peer{}
 	for _, transport := range transports {
-		begin := time.Now()
-		p := n.dial(transport)
-		p.talk(`{"cmd":1}`, `{"cmd":1}`) // does not extend it
+		late[transport] = n.dial(transport)
+		late[transport].talk(`{"cmd":1}`, `{"cmd":1}`) // does not extend it
+	}
+	for transport, p := range late {
 		p.expect(`{"cmd":15,"id":null,"data":{"code":4008,"name":"TIMEOUT"}}`)
 		if code := p.closed(); code != closeCode(transport, 4008) {
 			t.Errorf("%s: closed with %d", transport, code)

@@ -82,6 +82,7 @@ func TestPresenceLimit(t *testing.T) {
 
 // However logins and logouts meet, the last that a watcher hears is true.
 func TestPresenceSettles(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	w := n.login("tcp", "watcher")
 	w.talk(`{"cmd":13,"data":{"watch":["bob"]}}`, `{"cmd":13}`)

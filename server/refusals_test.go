@@ -259,6 +259,7 @@ func TestFiveBadPackets(t *testing.T) {
 
 // Over the rate every packet is refused but HEART_BEAT, ACK and READ, and the session stays open.
 func TestRateLimit(t *testing.T) {
+	t.Parallel()
 	n := start(t, func(o *server.Options) { o.Limits.MessagesPerSecond, o.Limits.MessagesBurst = 2, 4 })
 	p := n.login("tcp", "alice")
 	p.skip[3] = true
@@ -309,6 +310,7 @@ func TestRateLimit(t *testing.T) {
 
 // A message over the limits of the answers is cut into pages of about 256 KiB, at least one entry each.
 func TestPagesOfBytes(t *testing.T) {
+	t.Parallel()
 	n := start(t)
 	alice := n.login("tcp", "alice")
 	alice.skip[3] = true
