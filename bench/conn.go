@@ -25,6 +25,10 @@ const (
 	dead
 )
 
+// ackLargeEvery is after how many messages of a large group its position is acknowledged. There is no window for them, so
+// that the position only says where a reconnect goes on; it goes with every heartbeat too.
+const ackLargeEvery = 1024
+
 // maxPacket is the largest packet that is received, in bytes: an answer of PULL has 256 KiB and one entry.
 const maxPacket = 1 << 20
 
@@ -42,6 +46,8 @@ type conn struct {
 	ackQueued bool // in loop.acks
 	unacked   uint16
 	pulling   bool // a gap is being filled by PULL
+	midway    bool // only a part of a WebSocket message has come
+	largeDue  bool // there is something of the large group to acknowledge
 	ws        codec.WSFramer
 	in, out   []byte // from the loop's buffers; nil when empty
 	started   int64  // when connect began, ns of the run's clock
@@ -162,46 +168,78 @@ func (l *loop) received(c *conn, fresh []byte) {
 // cut handles the whole packets at the front of b and returns what is left.
 func (l *loop) cut(c *conn, b []byte) []byte {
 	for c.phase != dead && len(b) > 0 {
-		if c.phase == upgrading {
-			n, err := codec.ReadHandshakeReply(b, l.wsKey(c))
-			if err != nil {
-				l.drop(c, err.Error())
-			}
-			if n == 0 {
-				return b
-			}
-			b = b[n:]
-			l.login(c)
-			continue
-		}
-		if c.transport == codec.TCP {
-			if len(b) < 4 {
-				return b
-			}
-			n := int(binary.BigEndian.Uint32(b))
-			if n > maxPacket {
-				l.drop(c, fmt.Sprintf("a packet of %d bytes", n))
-				return nil
-			}
-			if len(b) < 4+n {
-				return b
-			}
-			l.packet(c, b[4:4+n])
-			b = b[4+n:]
-			continue
-		}
-		msg, n, _, err := c.ws.Next(b)
-		if err != nil {
-			l.drop(c, "framing: "+err.Error())
-			return nil
+		n := 0
+		switch {
+		case c.phase == upgrading:
+			n = l.upgraded(c, b)
+		case l.repeats != nil:
+			n = l.repeated(c, b)
+		default:
+			n = l.one(c, b)
 		}
 		if n == 0 {
 			return b
 		}
 		b = b[n:]
-		l.frame(c, msg)
 	}
 	return b
+}
+
+// upgraded takes the answer of the upgrade, if it is at the front of b, and returns its length.
+func (l *loop) upgraded(c *conn, b []byte) int {
+	n, err := codec.ReadHandshakeReply(b, l.wsKey(c))
+	if err != nil {
+		l.drop(c, err.Error())
+		return 0
+	}
+	if n > 0 {
+		l.login(c)
+	}
+	return n
+}
+
+// one handles the packet at the front of b and returns its length, 0 while it is incomplete.
+func (l *loop) one(c *conn, b []byte) int {
+	if c.transport == codec.TCP {
+		if len(b) < 4 {
+			return 0
+		}
+		n := int(binary.BigEndian.Uint32(b))
+		if n > maxPacket {
+			l.drop(c, fmt.Sprintf("a packet of %d bytes", n))
+			return 0
+		}
+		if len(b) < 4+n {
+			return 0
+		}
+		l.packet(c, b[4:4+n])
+		return 4 + n
+	}
+	msg, n, _, err := c.ws.Next(b)
+	switch {
+	case err != nil:
+		l.drop(c, "framing: "+err.Error())
+		return 0
+	case n > 0:
+		c.midway = msg.Op == 0
+		l.frame(c, msg)
+	}
+	return n
+}
+
+// repeated is one for a large group, most of whose frames are known already.
+func (l *loop) repeated(c *conn, b []byte) int {
+	if k := l.repeats.next(c, b); k != nil && c.phase == live && !c.midway {
+		l.stats.packetsIn++
+		l.takeLarge(c, k.p)
+		return len(k.frame)
+	}
+	seq, midway := c.seq, c.midway
+	n := l.one(c, b)
+	if c.seq != seq && !midway {
+		l.repeats.learn(c, b[:n], l.taken)
+	}
+	return n
 }
 
 // frame handles one WebSocket frame.
@@ -293,9 +331,11 @@ func (l *loop) takeLarge(c *conn, p push) {
 	if c.seq != 0 && p.seq != c.seq+1 {
 		l.fail("seq not contiguous", "user %s got seq %d of the group after %d", l.o.user(c.number), p.seq, c.seq)
 	}
-	c.seq = p.seq
-	c.ackDue = true
-	c.unacked++
+	c.seq, c.largeDue = p.seq, true
+	l.taken = p
+	if p.seq%ackLargeEvery == 0 {
+		c.ackDue = true
+	}
 	l.scene.message(l, c, p)
 }
 

@@ -24,19 +24,26 @@ type GroupOptions struct {
 	Size int // of a content, in bytes; at least 44
 }
 
+func (g *GroupOptions) check(o Options) error {
+	switch {
+	case g.Groups < 1 || g.Groups > maxFlow || g.Members < 2:
+		return errors.New("bench: want at least one group of two members")
+	case g.Rate <= 0 && g.InFlight < 1:
+		return errors.New("bench: want --in-flight or --rate")
+	case o.Admin == "":
+		return errors.New("bench: groups need the admin port, to make them")
+	}
+	return nil
+}
+
 // groupChunk is how many members one request adds: far below the API's limit of 1 MiB a body.
 const groupChunk = 5_000
 
 // Group drives groups of users, of which the first sends. A message must arrive once and in order at all members. The
 // groups are made through the admin port.
 func Group(ctx context.Context, o Options, g GroupOptions) (*Result, error) {
-	switch {
-	case g.Groups < 1 || g.Groups > maxFlow || g.Members < 2:
-		return nil, errors.New("bench: want at least one group of two members")
-	case g.Rate <= 0 && g.InFlight < 1:
-		return nil, errors.New("bench: want --in-flight or --rate")
-	case o.Admin == "":
-		return nil, errors.New("bench: groups need the admin port, to make them")
+	if err := g.check(o); err != nil {
+		return nil, err
 	}
 	g.Size = max(g.Size, minContent)
 	r, err := newRunner(o, g.Groups, g.Members)

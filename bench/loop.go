@@ -60,6 +60,8 @@ type loop struct {
 	now     int64 // ns of the run's clock, at the last wake-up or read
 	rbuf    []byte
 	scratch []byte
+	repeats *repeats // of a large group, nil = none
+	taken   push     // the newest of a large group
 	dirty   []*conn
 	acks    fifo[ackTime]
 	buffers [][]byte // free ones
@@ -115,6 +117,10 @@ func (l *loop) spin(dials int, done func() bool) error {
 		l.now = woke
 		l.stats.waited += woke - before
 		for i := range events {
+			if events[i].Fd == wakeIndex {
+				l.poll.awake()
+				continue
+			}
 			l.event(&l.conns[events[i].Fd], events[i].Events)
 		}
 		l.flush()
@@ -192,6 +198,9 @@ func (l *loop) beat() int64 {
 	step := max(int64(l.o.HeartBeat)/int64(len(l.conns)), 1)
 	for ; l.beatAt <= l.now; l.beatAt += step {
 		if c := &l.conns[l.nextBeat]; c.phase == live {
+			if c.largeDue {
+				l.acknowledge(c)
+			}
 			l.send(c, heartBeat)
 		}
 		l.nextBeat = (l.nextBeat + 1) % len(l.conns)

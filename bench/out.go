@@ -60,7 +60,8 @@ func (q *fifo[T]) pop() {
 
 // acknowledge says how far c has come.
 func (l *loop) acknowledge(c *conn) {
-	c.ackDue, c.unacked = false, 0
+	large := c.largeDue
+	c.ackDue, c.largeDue, c.unacked = false, false, 0
 	if l.o.Ack != "client" || c.phase != live {
 		return
 	}
@@ -69,7 +70,7 @@ func (l *loop) acknowledge(c *conn) {
 		b = strconv.AppendUint(append(b, `{"cmd":7,"data":{"inbox":`...), c.inbox, 10)
 		l.send(c, append(b, "}}"...))
 	}
-	if c.seq > 0 {
+	if large {
 		b = codec.AppendString(append(b[:0], `{"cmd":7,"data":{"conv":`...), l.scene.largeConv(c))
 		b = strconv.AppendUint(append(b, `,"seq":`...), c.seq, 10)
 		l.send(c, append(b, "}}"...))

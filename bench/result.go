@@ -71,6 +71,9 @@ type Messages struct {
 	Delivered     int64   `json:"delivered"`
 	DeliveredRate float64 `json:"delivered_per_second"`
 	AckedRate     float64 `json:"acked_per_second"`
+	// PerRead is how many packets one read(2) of the load brought, over the whole run: what the server coalesced, and what
+	// gathered while the load was busy.
+	PerRead float64 `json:"packets_per_read"`
 }
 
 // Usage is what a process used in the measured time.
@@ -185,6 +188,7 @@ func (r *Result) sum(s *stats, p *plan) {
 	r.Load.MaxStall = float64(s.stall) / 1e6
 	if s.sent > 0 {
 		r.Messages = &Messages{Sent: s.sent, Acked: s.acked, Delivered: s.delivered}
+		r.Messages.PerRead = float64(s.packetsIn) / float64(max(s.reads, 1))
 		delivery, accept := s.delivery.summary(), s.accept.summary()
 		r.Delivery, r.Accept = &delivery, &accept
 		if r.Seconds > 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,8 @@ type runner struct {
 	loops  []*loop
 	result *Result
 	server *process
+
+	sending atomic.Int32 // loops that may still send
 }
 
 // reservedFiles are descriptors that are no connections: epoll, standard streams, HTTP, /proc.
@@ -182,6 +185,7 @@ func (r *runner) drive(ctx context.Context) error {
 	measured, cancel := context.WithCancel(ctx)
 	var sampler sync.WaitGroup
 	sampler.Go(func() { r.measure(measured) })
+	r.sending.Store(int32(len(r.loops)))
 	err := r.each(ctx, stage, func(l *loop) error {
 		if err := l.spin(0, func() bool { return l.now >= r.o.until }); err != nil {
 			return err
@@ -196,13 +200,14 @@ func (r *runner) drive(ctx context.Context) error {
 // drain runs l until nothing is open or nothing has come for the time that the options give.
 func (r *runner) drain(l *loop) error {
 	l.scene.due(l, l.now) // what an open loop should have sent before the end, had it woken in time
+	r.sending.Add(-1)
 	packets, since := l.stats.packetsIn, l.now
 	quiet := l.stats.heartBeats
 	return l.spin(0, func() bool {
 		if fresh := l.stats.packetsIn - l.stats.heartBeats; fresh != packets-quiet {
 			packets, quiet, since = l.stats.packetsIn, l.stats.heartBeats, l.now
 		}
-		return l.scene.open() == 0 || l.now-since > int64(r.o.Drain)
+		return r.sending.Load() == 0 && l.scene.open() == 0 || l.now-since > int64(r.o.Drain)
 	})
 }
 

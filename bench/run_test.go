@@ -123,6 +123,24 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+func TestFanout(t *testing.T) {
+	o := options(t)
+	for name, g := range map[string]bench.GroupOptions{
+		"in inboxes": {Members: 8, InFlight: 3},
+		"large":      {Members: 31, InFlight: 1},
+		"in flight":  {Members: 31, InFlight: 64},
+		"rate":       {Members: 20, Rate: 2000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := bench.Fanout(t.Context(), o, g)
+			mustPass(t, r, err, g.Members)
+			if r.Messages == nil || r.Messages.Sent < 2 || r.Messages.Delivered != r.Messages.Sent*int64(g.Members) || r.Messages.Acked != r.Messages.Sent {
+				t.Errorf("messages %+v", r.Messages)
+			}
+		})
+	}
+}
+
 func TestIdle(t *testing.T) {
 	o := options(t)
 	o.Duration, o.HeartBeat = 100*time.Millisecond, 20*time.Millisecond

@@ -1,10 +1,12 @@
 package bench
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,17 +38,52 @@ func sysWrite(fd int32, p []byte) (int, unix.Errno) {
 type poller struct {
 	fd     int
 	events [512]unix.EpollEvent
+
+	wakeFD  int // eventfd
+	pending atomic.Bool
 }
+
+// wakeIndex is the data of the event of wake.
+const wakeIndex = -1
 
 func newPoller() (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("bench: epoll: %w", err)
 	}
-	return &poller{fd: fd}, nil
+	wake, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("bench: eventfd: %w", err)
+	}
+	p := &poller{fd: fd, wakeFD: wake}
+	if err := p.set(unix.EPOLL_CTL_ADD, int32(wake), wakeIndex, unix.EPOLLIN); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
 }
 
-func (p *poller) close() { _ = unix.Close(p.fd) }
+func (p *poller) close() {
+	_ = unix.Close(p.wakeFD)
+	_ = unix.Close(p.fd)
+}
+
+// wake ends a wait, or the next one; safe for concurrent use until close.
+func (p *poller) wake() {
+	if p.pending.CompareAndSwap(false, true) {
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		_, _ = sysWrite(int32(p.wakeFD), one[:])
+	}
+}
+
+// awake takes the event of wake.
+func (p *poller) awake() {
+	var b [8]byte
+	_, _ = sysRead(int32(p.wakeFD), b[:])
+	p.pending.Store(false)
+}
 
 func (p *poller) set(op int, fd, index int32, events uint32) error {
 	ev := unix.EpollEvent{Events: events, Fd: index}

@@ -206,11 +206,5 @@ func newFanout() *cobra.Command {
 			f.Float64Var(&g.Rate, "rate", 0, "open loop instead: deliveries per second, on schedule whatever happens")
 			f.IntVar(&g.Size, "size", 64, "bytes of a message's content, at least 44")
 		},
-		func(ctx context.Context, o bench.Options) (*bench.Result, error) {
-			result, err := bench.Group(ctx, o, g)
-			if result != nil {
-				result.Scenario = "fanout"
-			}
-			return result, err
-		})
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Fanout(ctx, o, g) })
 }

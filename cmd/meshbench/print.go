@@ -63,8 +63,8 @@ func (p *printer) result(r *bench.Result) error {
 	line("connections", "%d of %d logged in in %.2f s, %.0f/s", r.Logins.Count, r.Connections, r.Logins.Seconds, r.Logins.Rate)
 	latency(line, "login", &r.Logins.Latency)
 	if m := r.Messages; m != nil {
-		line("messages", "%.0f/s delivered, %.0f/s accepted, over %s; %d sent", m.DeliveredRate, m.AckedRate,
-			time.Duration(r.Seconds*float64(time.Second)).Round(time.Millisecond), m.Sent)
+		line("messages", "%.0f/s delivered, %.0f/s accepted, over %s; %d sent, %.1f packets a read", m.DeliveredRate, m.AckedRate,
+			time.Duration(r.Seconds*float64(time.Second)).Round(time.Millisecond), m.Sent, m.PerRead)
 		latency(line, "delivery", r.Delivery)
 		latency(line, "accept", r.Accept)
 	}
