@@ -67,6 +67,7 @@ type loop struct {
 	buffers [][]byte // free ones
 
 	stats    stats
+	tally    tally
 	evidence []string
 	failures map[string]int
 
@@ -84,7 +85,7 @@ func newLoop(o *plan, seed uint64, conns int) (*loop, error) {
 		return nil, err
 	}
 	l := &loop{o: o, poll: p, seed: seed, conns: make([]conn, conns), rbuf: make([]byte, readSize),
-		scratch: make([]byte, 0, 128<<10), stats: newStats(), failures: map[string]int{}}
+		scratch: make([]byte, 0, 128<<10), stats: newStats(), failures: map[string]int{}, tally: tally{to: o.series}}
 	for i := range l.conns {
 		l.conns[i].index = int32(i)
 	}
@@ -116,6 +117,7 @@ func (l *loop) spin(dials int, done func() bool) error {
 		woke := l.clock()
 		l.now = woke
 		l.stats.waited += woke - before
+		l.tally.tick(woke, l.lives)
 		for i := range events {
 			if events[i].Fd == wakeIndex {
 				l.poll.awake()

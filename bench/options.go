@@ -170,6 +170,8 @@ type plan struct {
 	targets []target
 	stopped atomic.Bool
 
+	series *series // nil = none
+
 	// of traffic, ns of the run's clock
 	from, until int64 // the measured time
 }

@@ -4,27 +4,30 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 )
 
 // Result is what a run found; its JSON form is the tool's --json.
 type Result struct {
-	Scenario    string         `json:"scenario"`
-	Started     time.Time      `json:"started"`
-	Machine     Machine        `json:"machine"`
-	Parameters  map[string]any `json:"parameters"`
-	Connections int            `json:"connections"`
-	Transport   map[string]int `json:"targets"` // addresses by transport
-	Seconds     float64        `json:"measured_seconds"`
+	Scenario   string         `json:"scenario"`
+	Started    time.Time      `json:"started"`
+	Machine    Machine        `json:"machine"`
+	Parameters map[string]any `json:"parameters"`
+	// Configuration is what the load was told beside the scenario's own parameters.
+	Configuration map[string]any `json:"configuration,omitempty"`
+	Connections   int            `json:"connections"`
+	Transport     map[string]int `json:"targets"` // addresses by transport
+	Seconds       float64        `json:"measured_seconds"`
 
 	Logins   Logins    `json:"logins"`
 	Messages *Messages `json:"messages,omitempty"`
 	// Delivery is intended send → arrival, Accept is intended send → SEND_ACK.
 	Delivery *Latency `json:"delivery,omitempty"`
 	Accept   *Latency `json:"accept,omitempty"`
-	Memory   []Memory `json:"memory,omitempty"`
+	// Distribution is Delivery's whole distribution.
+	Distribution []Quantile `json:"delivery_distribution,omitempty"`
+	Memory       []Memory   `json:"memory,omitempty"`
 	// BytesPerConnection is the slope of the server's RssAnon over the first and the last step of Memory.
 	BytesPerConnection float64 `json:"bytes_per_connection,omitempty"`
 
@@ -44,16 +47,9 @@ type Result struct {
 	Gaps     int64          `json:"gaps_pulled"`
 	Failures map[string]int `json:"failures"`
 	Evidence []string       `json:"evidence,omitempty"`
-	OK       bool           `json:"ok"`
-}
-
-// Machine describes where the load ran.
-type Machine struct {
-	CPUs   int    `json:"cpus"`
-	OS     string `json:"os"`
-	Arch   string `json:"arch"`
-	Go     string `json:"go"`
-	Kernel string `json:"kernel"`
+	// Series is the run second by second.
+	Series []Sample `json:"series,omitempty"`
+	OK     bool     `json:"ok"`
 }
 
 // Logins are the connections' beginnings.
@@ -97,7 +93,7 @@ type Memory struct {
 
 func newResult(p *plan, conns int) *Result {
 	r := &Result{Started: p.epoch, Connections: conns, Failures: map[string]int{}, Transport: map[string]int{},
-		Machine: Machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version(), Kernel: kernelRelease()}}
+		Machine: thisMachine(), Configuration: p.configuration()}
 	for _, t := range p.targets {
 		r.Transport[t.transport.String()]++
 	}
@@ -191,6 +187,7 @@ func (r *Result) sum(s *stats, p *plan) {
 		r.Messages.PerRead = float64(s.packetsIn) / float64(max(s.reads, 1))
 		delivery, accept := s.delivery.summary(), s.accept.summary()
 		r.Delivery, r.Accept = &delivery, &accept
+		r.Distribution = s.delivery.distribution()
 		if r.Seconds > 0 {
 			r.Messages.DeliveredRate = float64(s.measured) / p.Duration.Seconds()
 			r.Messages.AckedRate = float64(s.measuredAcks) / p.Duration.Seconds()

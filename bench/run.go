@@ -18,6 +18,8 @@ type Progress struct {
 	Sent        int64
 	Delivered   int64
 	Failures    int64
+	P99         float64       // ms, of the deliveries of the last second; 0 = none
+	Total       time.Duration // of warm-up and measured time
 }
 
 // runner drives the loops through the phases of a run and makes its result.
@@ -55,6 +57,7 @@ func newRunner(o Options, units, size int) (*runner, error) {
 		}
 	}
 	p.Loops = min(p.Loops, units)
+	p.series = newSeries(p.epoch, p.Loops)
 	for i := range p.Loops {
 		mine := (units - i + p.Loops - 1) / p.Loops
 		l, err := newLoop(p, rand.Uint64(), mine*size)
@@ -94,28 +97,35 @@ func (r *runner) each(ctx context.Context, stage func() string, f func(l *loop) 
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
+// report looks at the run at every full second of its clock, for the series and for whom the options name.
 func (r *runner) report(stage func() string, done <-chan struct{}) {
-	if r.o.Progress == nil {
-		<-done
-		return
-	}
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
+	untilNext := func() time.Duration { return time.Second - time.Since(r.o.epoch)%time.Second }
+	timer := time.NewTimer(untilNext())
+	defer timer.Stop()
 	for {
 		select {
 		case <-done:
 			return
-		case <-ticker.C:
-			p := Progress{Stage: stage(), Elapsed: time.Since(r.o.epoch)}
-			for _, l := range r.loops {
-				p.Connections += l.progress.lives.Load()
-				p.Sent += l.progress.sent.Load()
-				p.Delivered += l.progress.delivered.Load()
-				p.Failures += l.progress.failures.Load()
-			}
-			r.o.Progress(p)
+		case <-timer.C:
+			r.o.series.look(stage(), r.server)
+			r.tell(stage())
+			timer.Reset(untilNext())
 		}
 	}
+}
+
+func (r *runner) tell(stage string) {
+	if r.o.Progress == nil {
+		return
+	}
+	p := Progress{Stage: stage, Elapsed: time.Since(r.o.epoch), P99: r.o.series.p99(), Total: r.o.WarmUp + r.o.Duration}
+	for _, l := range r.loops {
+		p.Connections += l.progress.lives.Load()
+		p.Sent += l.progress.sent.Load()
+		p.Delivered += l.progress.delivered.Load()
+		p.Failures += l.progress.failures.Load()
+	}
+	r.o.Progress(p)
 }
 
 // connect opens each loop's connections up to n(loop) and waits until they are logged in or have failed.
@@ -246,7 +256,9 @@ func (r *runner) conclude() *Result {
 		}
 		total.merge(&l.stats)
 		r.result.check(l)
+		l.tally.finish(l.clock(), l.lives)
 	}
+	r.result.Series = r.o.series.samples()
 	r.result.sum(&total, r.o)
 	return r.result
 }

@@ -90,6 +90,7 @@ func (l *loop) arrived(intended int64) {
 	if l.o.measures(l.now) {
 		l.stats.measured++
 	}
+	l.tally.arrived(l.now - intended)
 	if l.o.measures(intended) {
 		l.stats.delivery.record(l.now - intended)
 	}
@@ -101,6 +102,7 @@ func (l *loop) acked(intended int64) {
 	if l.o.measures(l.now) {
 		l.stats.measuredAcks++
 	}
+	l.tally.accepted(l.now - intended)
 	if l.o.measures(intended) {
 		l.stats.accept.record(l.now - intended)
 	}
