@@ -136,7 +136,7 @@ func TestLargeMembers(t *testing.T) {
 	bob.quiet()
 	bob.talk(`{"cmd":4,"id":"x","data":{"group":"big","content":1}}`, `{"cmd":15,"data":{"code":4003}}`)
 	bob.talk(`{"cmd":7,"id":"a","data":{"conv":"g:big","seq":1}}`, `{"cmd":15,"data":{"code":4003}}`)
-	n.login("tcp", "bob", `"terminal":"ios"`).quiet()
+	n.login("tcp", "bob", `"terminal":"ios"`, `"ack":"client"`).quiet()
 	n.call("POST", "/v1/groups/big/members", `{"add":["bob"]}`, 200, `{"size":6}`)
 	alice.group("big", "3")
 	bob.seqs("g:big", 3)

@@ -44,6 +44,10 @@ type Options struct {
 
 	// AckBeforeSync breaks the durability promise on purpose, for the test that must catch it. There is no key for it.
 	AckBeforeSync bool
+
+	// StoreCacheBytes is the memory of the embedded store for what it has read from disk; 0 = its own default of 64 MiB. For
+	// programs that embed a server in little memory; there is no key for it.
+	StoreCacheBytes int64
 }
 
 // ListenOptions are a listener.

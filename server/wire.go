@@ -34,6 +34,7 @@ func (s *Server) openStore() (err error) {
 		InboxLimit:    s.o.Group.InboxLimit,
 		Logf:          s.logf("store"),
 		AckBeforeSync: s.o.AckBeforeSync,
+		CacheBytes:    s.o.StoreCacheBytes,
 	})
 	if err != nil {
 		return fmt.Errorf("data-dir: %w", err)
