@@ -71,25 +71,87 @@ func (g *generation) iter(lower, upper []byte) (*pebble.Iterator, error) {
 }
 
 // lastRow finds the newest row of a bulk kind of an entity in a bucket. f sees the row before it goes away.
-func (g *generation) lastRow(kind byte, bucket uint16, id uint64, f func(seq uint64, row []byte) error) (found bool, err error) {
+func (g *generation) lastRow(kind byte, bucket uint16, id uint64, f func(number uint64, row []byte) error) error {
 	lower, upper := bulkKey(kind, bucket, id, 0), bulkKey(kind, bucket, id, maxSeq)
 	it, err := g.iter(lower[:], upper[:])
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer it.Close()
 	if !it.Last() {
-		return false, g.readError("read", it.Error())
+		if err := it.Error(); err != nil {
+			return g.readError("read", err)
+		}
+		return g.rowError(lower[:])
 	}
 	row, err := it.ValueAndErr()
 	if err != nil {
-		return false, g.readError("read", err)
+		return g.readError("read", err)
 	}
-	return true, f(bulkSeq(it.Key()), row)
+	if f(bulkSeq(it.Key()), row) != nil {
+		return g.rowError(it.Key())
+	}
+	return nil
 }
 
-// messageRow gives f the row of a message; found is false if there is none.
-func (g *generation) messageRow(bucket uint16, conv, seq uint64, f func(r *record) error) (found bool, err error) {
+// lastInbox is the newest durable number of an inbox whose newest day is bucket.
+func (g *generation) lastInbox(ts tails, user uint64, bucket uint16) (head uint64, err error) {
+	if n, ok := ts.last(user, true); ok {
+		return n, nil
+	}
+	err = g.lastRow(kInbox, bucket, user, func(n uint64, _ []byte) error {
+		head = n
+		return nil
+	})
+	return head, err
+}
+
+// lastMessage gives f the newest durable message of a conversation whose newest day is bucket.
+func (g *generation) lastMessage(ts tails, conv uint64, bucket uint16, f func(seq uint64, r *record)) error {
+	var r record
+	if seq, ok := ts.last(conv, false); ok {
+		var it item
+		if _, err := ts.message(conv, seq, &it); err != nil {
+			return err
+		}
+		if err := r.decode(it.row); err != nil {
+			return err
+		}
+		f(seq, &r)
+		return nil
+	}
+	return g.lastRow(kMessage, bucket, conv, func(seq uint64, row []byte) error {
+		err := r.decode(row)
+		if err == nil {
+			f(seq, &r)
+		}
+		return err
+	})
+}
+
+// messageRow gives f the row of a message as it stands; found is false if there is none. ts must be loaded before: what has
+// left the tails since is in tables.
+func (g *generation) messageRow(ts tails, bucket uint16, conv, seq uint64, f func(r *record) error) (found bool, err error) {
+	var r record
+	row, err := ts.patch(conv, seq)
+	if err != nil {
+		return false, err
+	}
+	if row == nil {
+		var it item
+		if found, err = ts.message(conv, seq, &it); err != nil {
+			return false, err
+		}
+		if found {
+			row = it.row
+		}
+	}
+	if row != nil {
+		if err := r.decode(row); err != nil {
+			return false, err
+		}
+		return true, f(&r)
+	}
 	key := bulkKey(kMessage, bucket, conv, seq)
 	b, closer, err := g.db.Get(key[:])
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -99,7 +161,6 @@ func (g *generation) messageRow(bucket uint16, conv, seq uint64, f func(r *recor
 		return false, g.readError("read", err)
 	}
 	defer closer.Close()
-	var r record
 	if r.decode(b) != nil {
 		return false, g.rowError(key[:])
 	}

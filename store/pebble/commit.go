@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -17,18 +19,37 @@ import (
 type pending struct {
 	g      *generation
 	serial uint64
+	tail   *tail  // which it enters when it is durable
+	blob   []byte // never changed once it is written; the tail keeps it
+	stored int
+	pendingParts
 
+	mu      sync.Mutex // held while waiting for the sync
+	prev    *pending   // the commit before, until it is known to be done
+	batch   *pebble.Batch
+	done    bool
+	err     error
+	entered atomic.Bool // it is in the tail, or has failed
+}
+
+// pendingParts are the slices of a commit that later commits use again.
+type pendingParts struct {
 	results []store.Result
 	entries []store.Entry
+	heads   []*userHead // of entries
+	items   []itemAt
 	users   []userTouch
 	convs   []convTouch
-	stored  int
+}
 
-	mu    sync.Mutex // held while waiting for the sync
-	prev  *pending   // the commit before, until it is known to be done
-	batch *pebble.Batch
-	done  bool
-	err   error
+// itemAt is an item of the blob: a message of v with n entries, or a patch of v's message seq.
+type itemAt struct {
+	id     [16]byte
+	v      *convHead
+	seq    uint64
+	offset uint32
+	n      uint32
+	patch  bool
 }
 
 // userTouch remembers a head that a commit moved: where it was, for a commit that is given up, and where it is to be published.
@@ -52,13 +73,6 @@ type convTouch struct {
 type spares struct {
 	mu    sync.Mutex
 	parts []pendingParts
-}
-
-type pendingParts struct {
-	results []store.Result
-	entries []store.Entry
-	users   []userTouch
-	convs   []convTouch
 }
 
 const (
@@ -86,9 +100,11 @@ func (s *spares) give(p pendingParts) {
 		return
 	}
 	clear(p.entries) // no names are kept alive
+	clear(p.heads)
+	clear(p.items)
 	clear(p.users)
 	clear(p.convs)
-	p.entries, p.users, p.convs = p.entries[:0], p.users[:0], p.convs[:0]
+	p.entries, p.heads, p.items, p.users, p.convs = p.entries[:0], p.heads[:0], p.items[:0], p.users[:0], p.convs[:0]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.parts) < maxSpares {
@@ -106,9 +122,11 @@ type commit struct {
 	undo   []func()        // what is neither a head nor in the batch
 	noted  []*group        // whose rows are in the batch
 	bucket uint16          // before
+	first  uint16          // of the first message stored
 	hits   []uint16
 	key    []byte
 	row    []byte
+	ends   []byte // the entries of the item being written
 	rec    record
 }
 
@@ -136,20 +154,23 @@ func (s *Store) Commit(ctx context.Context, partition int, _ int64, drafts []*st
 
 func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 	s := g.s
+	defer g.recovered(&err)
+	if err := g.waitRoom(); err != nil {
+		return nil, err
+	}
 	s.filter.takeOver()
 	prev := g.last.Load()
 	g.heads.turn(g.serial, g.durableSerial.Load())
-	g.serial++
-	parts := s.spare.take(len(drafts))
-	p := &pending{g: g, serial: g.serial, prev: prev, results: parts.results, entries: parts.entries, users: parts.users, convs: parts.convs}
-	c := &s.building
-	size := 0
+	size := 16
 	for _, d := range drafts {
-		size += len(d.Content) + 256
+		size += len(d.Content) + len(d.ID) + 96
 	}
-	*c = commit{g: g, p: p, b: g.db.NewBatchWithSize(size, retainBatches), drafts: drafts, bucket: g.bucket,
-		rows: c.rows, hits: c.hits[:0], key: c.key[:0], row: c.row[:0]}
-	defer g.recovered(&err)
+	g.inflight = slices.DeleteFunc(g.inflight, func(p *pending) bool { return p.entered.Load() })
+	p := &pending{g: g, serial: g.serial + 1, tail: (*g.tails.Load())[0], prev: prev, pendingParts: s.spare.take(len(drafts)),
+		blob: blobHeader(make([]byte, 0, size), g.durableSerial.Load())}
+	c := &s.building
+	*c = commit{g: g, p: p, b: g.db.NewBatchWithSize(size+64, retainBatches), drafts: drafts, bucket: g.bucket,
+		rows: c.rows, hits: c.hits[:0], key: c.key[:0], row: c.row[:0], ends: c.ends[:0]}
 	for i, d := range drafts {
 		if err := c.add(d, &p.results[i], i); err != nil {
 			c.giveUp()
@@ -163,6 +184,28 @@ func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 	s.stats.messages.Add(int64(p.stored))
 	s.stats.entries.Add(int64(len(p.entries)))
 	return p, nil
+}
+
+// waitRoom waits while the tails are far beyond their size: the disk does not take tables as fast as messages come.
+// commitMu is held, but not while waiting.
+func (g *generation) waitRoom() error {
+	for {
+		if g.s.closed.Load() {
+			return store.ErrClosed
+		}
+		if err := g.fs.failed(); err != nil {
+			return readOnly(err)
+		}
+		ts := *g.tails.Load()
+		given := ts[0].given.Load()
+		if given >= g.s.sizes.tail {
+			g.s.wakeFlush()
+		}
+		if given < tailStall*g.s.sizes.tail || len(ts) == 1 {
+			return nil
+		}
+		g.room.Wait()
+	}
 }
 
 // retainBatches lets Pebble keep the memory of usual batches for the next ones.
@@ -182,9 +225,16 @@ func (c *commit) write() error {
 	}
 	clear(c.rows)
 	c.drafts = nil
-	if c.b.Empty() {
+	if p.stored == 0 {
+		p.serial = g.serial
 		return c.b.Close()
 	}
+	g.serial++
+	op := c.b.SetDeferred(1+8, len(p.blob))
+	op.Key[0] = kCommit
+	binary.BigEndian.PutUint64(op.Key[1:], p.serial)
+	copy(op.Value, p.blob)
+	_ = op.Finish()
 	if g.nextID != g.savedID {
 		c.setNumber([]byte(rowNextID), g.nextID)
 		g.savedID = g.nextID
@@ -200,6 +250,8 @@ func (c *commit) write() error {
 		return readOnly(err)
 	}
 	p.batch = c.b
+	p.tail.gave(len(p.blob), c.first)
+	g.inflight = append(g.inflight, p)
 	for _, grp := range c.noted { // the cache may have let go of them while their rows were old
 		g.groups.put(grp)
 	}
@@ -249,11 +301,17 @@ func (p *pending) settle() error {
 		err = g.fs.failed()
 	}
 	p.done = true
+	defer p.entered.Store(true)
 	if err != nil {
 		if p.err = err; !errors.Is(err, store.ErrReadOnly) {
 			p.err = readOnly(err)
 		}
 		return p.err
+	}
+	if p.batch != nil {
+		p.enter()
+		_ = p.batch.Close()
+		p.batch = nil
 	}
 	for i := range p.users {
 		p.users[i].u.durable.Store(p.users[i].head)
@@ -262,11 +320,39 @@ func (p *pending) settle() error {
 		p.convs[i].c.durable.Store(p.convs[i].head)
 	}
 	g.durableSerial.Store(p.serial)
-	if p.batch != nil {
-		_ = p.batch.Close()
-		p.batch = nil
-	}
 	return nil
+}
+
+// enter puts the commit into its tail, before the heads tell readers of it.
+func (p *pending) enter() {
+	t := p.tail
+	base := t.addSlab(p.serial, p.blob)
+	t.mu.Lock()
+	for i := range p.items {
+		it := &p.items[i]
+		l := base + loc(it.offset)
+		if it.patch {
+			t.patches[[2]uint64{it.v.id, it.seq}] = l
+			t.patched.Store(true)
+		} else {
+			t.addID(it.id[:], l)
+		}
+	}
+	t.mu.Unlock()
+	heads := p.heads
+	for i := range p.items {
+		it := &p.items[i]
+		if it.patch {
+			continue
+		}
+		l := base + loc(it.offset)
+		t.pushConv(it.v.id, it.seq, l)
+		first := len(p.entries) - len(heads)
+		for j, u := range heads[:it.n] {
+			t.pushBox(u.id, p.entries[first+j].Inbox, l)
+		}
+		heads = heads[it.n:]
+	}
 }
 
 // Wait implements store.Pending.
@@ -282,8 +368,8 @@ func (p *pending) Release() {
 	if p.settle() != nil || p.results == nil {
 		return
 	}
-	p.g.s.spare.give(pendingParts{p.results, p.entries, p.users, p.convs})
-	p.results, p.entries, p.users, p.convs = nil, nil, nil, nil
+	p.g.s.spare.give(p.pendingParts)
+	p.pendingParts = pendingParts{}
 }
 
 // touchUser and touchConv remember a head before its first move in this commit.

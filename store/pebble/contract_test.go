@@ -7,26 +7,34 @@ import (
 	"github.com/meshtalk/meshtalk/store/storetest"
 )
 
-// openTest opens a store with the suite's settings.
-func openTest(t testing.TB, dir string) *Store {
+// openTest opens a store or ends the test.
+func openTest(t testing.TB, o Options) *Store {
 	t.Helper()
-	s, err := open(testOptions(t, dir))
+	s, err := open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
+// testOptions are the suite's settings.
 func testOptions(t testing.TB, dir string) Options {
 	return Options{Dir: dir, Retention: storetest.Retention, DedupeWindow: storetest.DedupeWindow, InboxLimit: storetest.InboxLimit, Logf: t.Logf}
 }
 
-func TestContract(t *testing.T) {
+func TestContract(t *testing.T) { contract(t, 0) }
+
+// TestContractTables is the contract with everything in tables soon: tails of a few messages.
+func TestContractTables(t *testing.T) { contract(t, 600) }
+
+func contract(t *testing.T, tailBytes int64) {
 	storetest.Run(t, func(t *testing.T) storetest.Backend {
 		dir := t.TempDir()
-		return storetest.Backend{
-			Open:     func() store.Store { return openTest(t, dir) },
-			OpenCopy: func(dir string) store.Store { return openTest(t, dir) },
+		open := func(dir string) store.Store {
+			o := testOptions(t, dir)
+			o.tailBytes = tailBytes
+			return openTest(t, o)
 		}
+		return storetest.Backend{Open: func() store.Store { return open(dir) }, OpenCopy: open}
 	})
 }

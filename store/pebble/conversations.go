@@ -91,7 +91,7 @@ func (s *Store) Conversations(ctx context.Context, user, text string, limit int)
 			c := cursor{asOf: asOf, bucket: last.bucket, ts: last.ts, conv: last.conv}
 			return list, c.encode(), nil
 		}
-		c, err := g.describe(user, a)
+		c, err := g.describe(ctx, user, a)
 		if err != nil {
 			return nil, "", err
 		}
@@ -243,7 +243,7 @@ func (g *generation) counters(v view, seq uint64) (c counters, err error) {
 	if i < 0 {
 		return c, fmt.Errorf("store: conversation %d, message %d: %w", v.id, seq, errRow)
 	}
-	found, err := g.messageRow(v.days[i].bucket, v.id, seq, func(r *record) error {
+	found, err := g.messageRow(v.tails, v.days[i].bucket, v.id, seq, func(r *record) error {
 		c = counters{ts: r.ts, event: r.kind() == store.Recall, who: r.who, recalls: r.recalls, fromA: r.fromA,
 			inboxA: r.inboxA, inboxB: r.inboxB}
 		return nil
@@ -297,7 +297,7 @@ func (g *generation) lastWhere(v view, last uint64, f func(*counters) bool) (uin
 }
 
 // describe makes the line of a conversation.
-func (g *generation) describe(user string, a *activity) (c store.Conversation, err error) {
+func (g *generation) describe(ctx context.Context, user string, a *activity) (c store.Conversation, err error) {
 	now, err := g.activity(a.conv, a.kind, a.floor, math.MaxInt64)
 	if err != nil {
 		return c, err
@@ -306,7 +306,7 @@ func (g *generation) describe(user string, a *activity) (c store.Conversation, e
 		a = now
 	}
 	c = store.Conversation{Conv: a.conv, Head: a.view.box.Head, Last: new(store.Message)}
-	if err := g.message(a.bucket, a.view.id, a.seq, c.Last); err != nil {
+	if err := g.message(a.view.tails, a.bucket, a.view.id, a.seq, c.Last); err != nil {
 		return c, err
 	}
 	if c.Read, err = g.readPosition(user, a.conv, a.floor); err != nil {
@@ -320,7 +320,7 @@ func (g *generation) describe(user string, a *activity) (c store.Conversation, e
 		c.Unread, err = g.unreadCounted(a.view, c.Read, all, func(byte) bool { return true })
 	case 'g':
 		c.Kind, c.Group = "group", a.conv[2:]
-		c.Unread, err = g.unreadScanned(user, a.conv, a.view, c.Read)
+		c.Unread, err = g.unreadScanned(ctx, user, a.conv, a.view, c.Read)
 	default:
 		c.Kind = "private"
 		c.Peer, _ = store.Peer(a.conv, user)
@@ -373,32 +373,18 @@ func (g *generation) unreadCounted(v view, read uint64, others func(uint64, *cou
 }
 
 // unreadScanned counts the messages of others above the read position in a group.
-func (g *generation) unreadScanned(user, conv string, v view, read uint64) (n uint64, err error) {
+func (g *generation) unreadScanned(ctx context.Context, user, conv string, v view, read uint64) (n uint64, err error) {
 	from := max(read+1, v.box.First)
-	for i := dayOf(v.days, from); i >= 0 && i < len(v.days) && from <= v.box.Head; i++ {
-		lower, upper := bulkKey(kMessage, v.days[i].bucket, v.id, from), bulkKey(kMessage, v.days[i].bucket, v.id, v.box.Head+1)
-		it, err := g.iter(lower[:], upper[:])
-		if err != nil {
-			return 0, err
-		}
-		var r record
-		for ok := it.First(); ok && err == nil; ok = it.Next() {
-			var row []byte
-			if row, err = it.ValueAndErr(); err == nil {
-				if err = r.decode(row); err == nil && r.kind() != store.Recall && !r.isFrom(user, conv) {
-					n++
-				}
-			}
-		}
-		if err == nil {
-			err = it.Error()
-		}
-		_ = it.Close()
-		if err != nil {
-			return 0, g.readError("unread", err)
-		}
+	if from > v.box.Head {
+		return 0, nil
 	}
-	return n, nil
+	err = g.scan(ctx, v, from, func(_ uint64, r *record) bool {
+		if r.kind() != store.Recall && !r.isFrom(user, conv) {
+			n++
+		}
+		return true
+	})
+	return n, err
 }
 
 // peerDelivered is the user's newest message whose number in the peer's inbox the peer's furthest terminal has passed.

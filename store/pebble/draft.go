@@ -3,6 +3,7 @@ package pebble
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -82,29 +83,74 @@ func (c *commit) isRepeat(d *store.Draft, fp uint64, r *store.Result, i int) (bo
 			return true, nil
 		}
 	}
-	var key [repeatKeyLen]byte
-	for _, bucket := range c.hits {
-		c.g.s.stats.filterHits.Add(1)
-		putRepeat(key[:], bucket, d.MsgID)
-		b, closer, err := c.g.db.Get(key[:])
-		if errors.Is(err, pebble.ErrNotFound) {
-			continue
-		}
-		if err != nil {
+	c.g.s.stats.filterHits.Add(1)
+	var it item
+	found, err := c.findRepeat(&d.MsgID, &it)
+	if err != nil {
+		return false, err
+	}
+	if found {
+		var rec record
+		if err := rec.decode(it.row); err != nil {
 			return false, c.g.readError("commit", err)
 		}
-		var rep repeat
-		err = rep.decode(b)
-		if e := closer.Close(); e != nil {
-			return false, c.g.readError("commit", e)
-		}
-		if err != nil {
-			return false, c.g.rowError(key[:])
-		}
-		c.answerRepeat(r, rep.fingerprint == fp, rep.seq, rep.ts)
+		c.answerRepeat(r, it.fingerprint == fp, it.seq, rec.ts)
 		return true, nil
 	}
+	for _, bucket := range c.hits {
+		rep, err := c.g.tableRepeat(bucket, &d.MsgID)
+		if err != nil {
+			return false, err
+		}
+		if rep != nil {
+			c.answerRepeat(r, rep.fingerprint == fp, rep.seq, rep.ts)
+			return true, nil
+		}
+	}
 	return false, nil
+}
+
+// findRepeat finds the message of an id in the commits under way, then in the tails.
+func (c *commit) findRepeat(id *[16]byte, it *item) (bool, error) {
+	for _, p := range c.g.inflight {
+		for i := range p.items {
+			if a := &p.items[i]; !a.patch && a.id == *id {
+				return true, it.parse(p.blob[a.offset:])
+			}
+		}
+	}
+	for _, t := range *c.g.tails.Load() {
+		found, err := t.findID(id, it)
+		if found && it.bucket < c.g.firstRepeat {
+			found = false
+		}
+		if found || err != nil {
+			return found, err
+		}
+	}
+	return false, nil
+}
+
+// tableRepeat reads what the tables know of an id, nil for nothing.
+func (g *generation) tableRepeat(bucket uint16, id *[16]byte) (*repeat, error) {
+	var key [repeatKeyLen]byte
+	putRepeat(key[:], bucket, *id)
+	b, closer, err := g.db.Get(key[:])
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, g.readError("commit", err)
+	}
+	rep := new(repeat)
+	err = rep.decode(b)
+	if e := closer.Close(); e != nil {
+		return nil, g.readError("commit", e)
+	}
+	if err != nil {
+		return nil, g.rowError(key[:])
+	}
+	return rep, nil
 }
 
 func (c *commit) answerRepeat(r *store.Result, same bool, seq uint64, ts int64) {
@@ -123,6 +169,9 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 	ts := max(d.TS, v.ts)
 	g.bucket = max(g.bucket, bucketOf(ts))
 	bucket, seq := g.bucket, v.head+1
+	if c.p.stored == 0 {
+		c.first = bucket
+	}
 	if v.bucket != bucket || v.fresh {
 		if err := c.beginDay(v, kConv, v.name, v.id, v.fresh, bucket, seq); err != nil {
 			return err
@@ -135,11 +184,12 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 	}
 	r.Outcome, r.Seq, r.TS = store.Stored, seq, ts
 	begin := len(c.p.entries)
+	c.ends = c.ends[:0]
 	switch {
 	case grp == nil:
 		for _, u := range v.users {
 			if u != nil {
-				if err := c.deliver(u, bucket, v.id, seq); err != nil {
+				if err := c.deliver(u, bucket); err != nil {
 					return err
 				}
 			}
@@ -149,7 +199,7 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 		c.rec.flags |= recLarge
 		c.noteLarge(grp, bucket, seq)
 	case grp.exists:
-		if err := c.deliverGroup(grp, bucket, v.id, seq); err != nil {
+		if err := c.deliverGroup(grp, bucket); err != nil {
 			return err
 		}
 	}
@@ -169,12 +219,7 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 	} else if c.rec.who == whoNamed {
 		c.rec.from = c.named(d.From)
 	}
-	c.putMessage(bucket, v.id, seq)
-	rep := repeat{conv: v.id, seq: seq, ts: ts, fingerprint: fp}
-	op := c.b.SetDeferred(repeatKeyLen, rep.size())
-	putRepeat(op.Key, bucket, d.MsgID)
-	rep.encode(op.Value)
-	_ = op.Finish()
+	c.putMessage(d, v, bucket, seq, fp, len(c.p.entries)-begin)
 	g.s.filter.add(bucket, &d.MsgID)
 	c.p.stored++
 	return nil
@@ -186,15 +231,32 @@ func (c *commit) named(name string) []byte {
 	return c.key
 }
 
-func (c *commit) putMessage(bucket uint16, conv, seq uint64) {
-	op := c.b.SetDeferred(bulkKeyLen, c.rec.size())
-	putBulk(op.Key, kMessage, bucket, conv, seq)
-	c.rec.encode(op.Value)
-	_ = op.Finish()
+// putMessage writes c.rec and the entries in c.ends into the blob.
+func (c *commit) putMessage(d *store.Draft, v *convHead, bucket uint16, seq, fp uint64, entries int) {
+	p := c.p
+	p.items = append(p.items, itemAt{id: d.MsgID, v: v, seq: seq, offset: uint32(len(p.blob)), n: uint32(entries)})
+	b := append(p.blob, itemMessage)
+	b = binary.AppendUvarint(b, v.id)
+	b = binary.AppendUvarint(b, seq)
+	b = binary.AppendUvarint(b, uint64(bucket))
+	b = binary.LittleEndian.AppendUint64(b, fp)
+	b = binary.AppendUvarint(b, uint64(entries))
+	p.blob = appendRow(append(b, c.ends...), &c.rec)
+}
+
+// putPatch writes c.rec as what a message stored before has become.
+func (c *commit) putPatch(v *convHead, bucket uint16, seq uint64) {
+	p := c.p
+	p.items = append(p.items, itemAt{v: v, seq: seq, offset: uint32(len(p.blob)), patch: true})
+	b := append(p.blob, itemPatch)
+	b = binary.AppendUvarint(b, v.id)
+	b = binary.AppendUvarint(b, seq)
+	b = binary.AppendUvarint(b, uint64(bucket))
+	p.blob = appendRow(b, &c.rec)
 }
 
 // deliver gives the message the next number of a user's inbox.
-func (c *commit) deliver(u *userHead, bucket uint16, conv, seq uint64) error {
+func (c *commit) deliver(u *userHead, bucket uint16) error {
 	c.touchUser(u)
 	n := u.head + 1
 	if u.bucket != bucket || u.fresh {
@@ -204,16 +266,13 @@ func (c *commit) deliver(u *userHead, bucket uint16, conv, seq uint64) error {
 		u.bucket, u.fresh = bucket, false
 	}
 	u.head = n
-	op := c.b.SetDeferred(bulkKeyLen, uvarintLen(conv)+uvarintLen(seq))
-	putBulk(op.Key, kInbox, bucket, u.id, n)
-	k := binary.PutUvarint(op.Value, conv)
-	binary.PutUvarint(op.Value[k:], seq)
-	_ = op.Finish()
+	c.ends = binary.AppendUvarint(binary.AppendUvarint(c.ends, u.id), n)
+	c.p.heads = append(c.p.heads, u)
 	c.p.entries = append(c.p.entries, store.Entry{User: u.name, Inbox: n})
 	return nil
 }
 
-func (c *commit) deliverGroup(grp *group, bucket uint16, conv, seq uint64) error {
+func (c *commit) deliverGroup(grp *group, bucket uint16) error {
 	if grp.heads == nil {
 		grp.heads = make([]*userHead, len(grp.members))
 	}
@@ -228,7 +287,7 @@ func (c *commit) deliverGroup(grp *group, bucket uint16, conv, seq uint64) error
 			return err
 		}
 		grp.heads[i] = u
-		if err := c.deliver(u, bucket, conv, seq); err != nil {
+		if err := c.deliver(u, bucket); err != nil {
 			return err
 		}
 	}
@@ -276,6 +335,9 @@ func (c *commit) recall(d *store.Draft, r *store.Result, grp *group, fp uint64) 
 	if grp != nil && !grp.exists && d.From != "" {
 		return nil
 	}
+	if last := c.g.last.Load(); last != nil {
+		_ = last.settle() // the message may be on its way into the tail; a commit with a recall waits for it
+	}
 	v, err := c.g.conv(d.Conv)
 	if err != nil || d.Target == 0 || d.Target > v.head {
 		return err
@@ -317,7 +379,7 @@ func (c *commit) recall(d *store.Draft, r *store.Result, grp *group, fp uint64) 
 	target.flags |= recRecalled
 	target.target, target.content = r.Seq, nil
 	c.rec = target
-	c.putMessage(bucket, v.id, d.Target)
+	c.putPatch(v, bucket, d.Target)
 	return nil
 }
 
@@ -350,32 +412,19 @@ func (c *commit) findRow(v *convHead, seq uint64) (uint16, []byte, error) {
 	if i < 0 {
 		return 0, nil, nil
 	}
-	key := bulkKey(kMessage, days[i].bucket, v.id, seq)
-	if v.serial == c.p.serial {
-		if row, err := c.inBatch(key[:]); row != nil || err != nil {
-			return days[i].bucket, row, err
+	bucket := days[i].bucket
+	for j := len(c.p.items) - 1; j >= 0 && v.serial == c.p.serial; j-- {
+		if a := &c.p.items[j]; a.v == v && a.seq == seq {
+			var it item
+			err := it.parse(c.p.blob[a.offset:])
+			return bucket, slices.Clone(it.row), err // the blob moves while it grows
 		}
 	}
-	row, err := c.g.get(key[:])
-	return days[i].bucket, row, err
-}
-
-// inBatch finds the last value that the batch gives a key. A scan: recalls of messages of the same batch are rare.
-func (c *commit) inBatch(key []byte) (row []byte, err error) {
-	for br := c.b.Reader(); ; {
-		kind, k, value, ok, err := br.Next()
-		if err != nil {
-			return nil, c.g.readError("commit", err)
-		}
-		if !ok {
-			break
-		}
-		if kind == pebble.InternalKeyKindSet && string(k) == string(key) {
-			row = value
-		}
-	}
-	if row == nil {
-		return nil, nil
-	}
-	return append(make([]byte, 0, len(row)), row...), nil // the batch may move while it grows
+	var row []byte
+	_, err := c.g.messageRow(*c.g.tails.Load(), bucket, v.id, seq, func(r *record) error {
+		row = make([]byte, r.size())
+		r.encode(row)
+		return nil
+	})
+	return bucket, row, err
 }

@@ -1,6 +1,8 @@
 package pebble
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -37,6 +39,14 @@ type generation struct {
 	savedID uint64 // nextID as it stands in the database
 	bucket  uint16 // the newest
 	serial  uint64 // of the last commit
+
+	inflight []*pending // commits that may not have entered their tail; owned by commitMu
+	tables   int        // made for tails; owned by Store.flushMu
+
+	tails atomic.Pointer[tails]
+	room  sync.Cond // of commitMu: a tail has become tables
+
+	tableOptions sstable.WriterOptions
 
 	last          atomic.Pointer[pending]
 	durableSerial atomic.Uint64 // the last commit known to be durable
@@ -94,6 +104,7 @@ func (s *Store) acquireWritable() (*generation, error) {
 // openGeneration opens the database, the first time or again.
 func (s *Store) openGeneration() (*generation, error) {
 	g := &generation{s: s}
+	g.room.L = &s.commitMu
 	compactions := newScheduler()
 	g.fs = newFailFS(s.opts.fs, s.opts.Dir, func(err error) {
 		compactions.stop()
@@ -110,16 +121,22 @@ func (s *Store) openGeneration() (*generation, error) {
 			compactions.failed()
 		}
 	}
+	tmp := filepath.Join(s.opts.Dir, tmpDir)
+	if err := errors.Join(s.opts.fs.RemoveAll(tmp), s.opts.fs.MkdirAll(tmp, 0o755)); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
 	db, err := pebble.Open(s.opts.Dir, opts)
 	opts.Cache.Unref()
 	if err != nil {
 		return nil, openError(s.opts.Dir, err)
 	}
+	opts.EnsureDefaults()
+	g.tableOptions = opts.MakeWriterOptions(0, pebble.FormatNewest.MaxTableFormat())
 	g.db = db
 	g.fs.opened.Store(true)
 	compactions.opened()
 	if err := errors.Join(g.fs.failed(), g.load()); err != nil {
-		g.close()
+		_ = g.close()
 		return nil, fmt.Errorf("store: open %s: %w", s.opts.Dir, err)
 	}
 	return g, nil
@@ -190,8 +207,43 @@ func (g *generation) load() error {
 	g.heads.init(g.s.opts.HeadBytes)
 	g.groups.init(g.s.opts.GroupBytes)
 	g.names.init()
-	g.bucket, err = g.newestBucket()
-	return err
+	if g.bucket, err = g.newestBucket(); err != nil {
+		return err
+	}
+	return g.replay()
+}
+
+// replay makes the tail of the commits that are not in tables. A gap in their serials is a lost piece of the log.
+func (g *generation) replay() error {
+	written, _, err := g.getNumber([]byte(rowSerial))
+	if err != nil {
+		return err
+	}
+	g.serial = written
+	it, err := g.iter(commitKey(written+1), []byte{kCommit + 1})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	t := newTail(written + 1)
+	for ok := it.First(); ok; ok = it.Next() {
+		row, err := it.ValueAndErr()
+		if err != nil {
+			return g.readError("replay", err)
+		}
+		serial := binary.BigEndian.Uint64(it.Key()[1:])
+		if serial != g.serial+1 {
+			return fmt.Errorf("commits %d to %d are missing", g.serial+1, serial-1)
+		}
+		if err := t.replay(serial, bytes.Clone(row)); err != nil {
+			return g.rowError(it.Key())
+		}
+		g.serial = serial
+		g.bucket = max(g.bucket, t.newest)
+	}
+	g.tails.Store(&tails{t})
+	g.durableSerial.Store(g.serial)
+	return g.readError("replay", it.Error())
 }
 
 // newestBucket is the bucket of the newest message, at least the first live one.
@@ -298,6 +350,9 @@ func (s *Store) supervise() {
 			return
 		case <-tick.C:
 			_ = s.space.check()
+			if g := s.gen.Load(); g.fs.failed() != nil {
+				s.wakeCommits(g)
+			}
 		case g := <-s.downed:
 			if g == s.gen.Load() {
 				s.reopen(g)
@@ -330,8 +385,19 @@ func (s *Store) reopen(failed *generation) {
 	}
 }
 
-// giveUp closes a failed generation.
+// wakeCommits lets a commit that waits for room see that there will be none.
+func (s *Store) wakeCommits(g *generation) {
+	s.commitMu.Lock()
+	g.room.Broadcast()
+	s.commitMu.Unlock()
+}
+
+// giveUp closes a failed generation. Its tables go into memory from now on, so that no commit waits for Pebble to write one.
 func (s *Store) giveUp(failed *generation) {
+	failed.fs.opened.Store(false)
+	s.wakeCommits(failed)
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
 	failed.life.Lock()
 	defer failed.life.Unlock()
 	if err := failed.close(); err != nil {

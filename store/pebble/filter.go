@@ -221,6 +221,18 @@ func (s *Store) rebuildFilter(g *generation) error {
 	for _, b := range buckets {
 		s.filter.buckets = append(s.filter.buckets, &bucketFilter{bucket: b})
 	}
+	var it item
+	for _, t := range *g.tails.Load() {
+		for _, slot := range t.slots {
+			if slot == 0 {
+				continue
+			}
+			if err := t.at(loc(slot-1), &it); err != nil {
+				return err
+			}
+			s.filter.add(it.bucket, (*[16]byte)(it.row[1:17]))
+		}
+	}
 	s.tasks.Add(1)
 	go func() {
 		defer s.tasks.Done()

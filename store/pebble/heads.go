@@ -44,8 +44,7 @@ type convHead struct {
 
 // heads caches what commits need. It has two generations: what is used moves to the young one; when that holds half of the
 // budget, the old one is forgotten and the young one becomes old. So nothing that an unfinished commit touched is ever
-// forgotten, provided that the commits of the last turn are done (see turn). Readers that do not find a head here know
-// that everything of it in the database is durable.
+// forgotten, provided that the commits of the last turn are done (see turn).
 type heads struct {
 	budget int64 // bytes
 
@@ -101,8 +100,7 @@ func (h *heads) addConv(c *convHead) {
 	h.bytes += convHeadBytes + int64(len(c.name))
 }
 
-// durableUser is the durable head of a user that commits use now. It is asked after the database was read: a commit that
-// the reader saw has its heads here until it is durable.
+// durableUser is the durable head of a user that commits have used lately. Everything up to it is in the tails or tables.
 func (h *heads) durableUser(name string) (uint64, bool) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -146,15 +144,8 @@ func (g *generation) user(name string) (*userHead, error) {
 	}
 	if days := e.live(g.firstBucket); len(days) > 0 {
 		u.bucket = days[len(days)-1].bucket
-		found, err := g.lastRow(kInbox, u.bucket, u.id, func(n uint64, _ []byte) error {
-			u.head = n
-			return nil
-		})
-		if err != nil {
+		if u.head, err = g.lastInbox(*g.tails.Load(), e.id, u.bucket); err != nil {
 			return nil, err
-		}
-		if !found {
-			return nil, g.rowError(nameKey(kUser, name))
 		}
 	}
 	u.durable.Store(u.head)
@@ -210,19 +201,11 @@ func (g *generation) loadConv(name string) (*convHead, error) {
 	}
 	if days := e.live(g.firstBucket); len(days) > 0 {
 		c.bucket = days[len(days)-1].bucket
-		found, err := g.lastRow(kMessage, c.bucket, c.id, func(seq uint64, row []byte) error {
-			var r record
-			if err := r.decode(row); err != nil {
-				return err
-			}
+		err := g.lastMessage(*g.tails.Load(), c.id, c.bucket, func(seq uint64, r *record) {
 			c.head, c.ts, c.recalls, c.fromA = seq, r.ts, r.recalls, r.fromA
-			return nil
 		})
 		if err != nil {
 			return nil, err
-		}
-		if !found {
-			return nil, g.rowError(nameKey(kConv, name))
 		}
 	}
 	c.durable.Store(c.head)

@@ -10,8 +10,9 @@ import (
 // the files of old days are never rewritten by new traffic. Users and conversations are interned to 40-bit ids, so
 // that a bulk key is 14 bytes whatever the names are.
 //
+//	l serial                 a commit that is in no table yet            blob.go
 //	m bucket conv seq        a message                                   record.go
-//	i bucket user inbox      an inbox entry: conv id, seq
+//	i bucket user inbox      up to 128 inbox entries, the last is inbox  flush.go
 //	d bucket msgid           what recognises a repeat                    record.go
 //	k bucket user conv       the user has a message of that day in that private conversation
 //	c name                   a conversation: id and its days             entity
@@ -25,8 +26,9 @@ import (
 //	r user 0 conv            read position
 //	s user                   last seen (ms)
 //	v user                   tokens before it are revoked (ms)
-//	! name                   the store's own: format, epoch, ids, first live buckets
+//	! name                   the store's own: format, epoch, ids, first live buckets, newest commit in tables
 const (
+	kCommit   = 'l'
 	kMessage  = 'm'
 	kInbox    = 'i'
 	kRepeat   = 'd'
@@ -51,7 +53,8 @@ const (
 	rowNextID      = "!nextid"  // uvarint: the next id of a user or conversation
 	rowFirstBucket = "!first"   // uvarint: the oldest bucket with messages
 	rowFirstRepeat = "!firstd"  // uvarint: the oldest bucket with repeats
-	formatVersion  = uint64(1)  // raised when an older program could not read the rows
+	rowSerial      = "!serial"  // uvarint: the newest commit that is in tables
+	formatVersion  = uint64(2)  // raised when an older program could not read the rows
 	maxID          = 1<<40 - 1  // ids of users and conversations
 	maxSeq         = 1<<48 - 1  // sequences and inbox numbers
 	dayMillis      = 86_400_000 // a bucket is a UTC day

@@ -4,7 +4,7 @@
 // after the log's fsync and then publishes the new heads to readers, in order. What is on disk is described in keys.go
 // and record.go, faults in fs.go and engine.go.
 //
-// Locks, in the order in which they are taken: generation.life (shared by every operation; exclusive for retention, a
+// Locks, in the order in which they are taken: Store.flushMu (writing tables, closing), generation.life (shared by every operation; exclusive for retention, a
 // failure and Close), generation.groups.change, Store.commitMu, then the small ones that guard a map.
 package pebble
 
@@ -42,7 +42,9 @@ type Options struct {
 	HeadBytes   int64 // sequences of busy users and conversations, about 200 bytes each; default 256 MiB
 	GroupBytes  int64 // members of busy groups; default 64 MiB
 
-	fs vfs.FS // tests inject faults here; default the disk
+	// For tests.
+	fs        vfs.FS // faults are injected here; default the disk
+	tailBytes int64  // see sizes.tail
 }
 
 func (o *Options) setDefaults() {
@@ -86,6 +88,10 @@ type Store struct {
 	gen    atomic.Pointer[generation] // the open database; replaced after a failure
 	closed atomic.Bool
 	downed chan *generation // generations that failed, for the supervisor
+
+	// flushMu is held while a tail is written as tables: one at a time, and the database is not closed meanwhile.
+	flushMu  sync.Mutex
+	tailFull chan struct{} // wakes flushTails
 
 	// commitMu makes Commit and changes of groups one at a time.
 	commitMu sync.Mutex
@@ -131,7 +137,7 @@ func open(o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, lockError(o.Dir, err)
 	}
-	s := &Store{opts: o, lock: lock, quit: make(chan struct{}), downed: make(chan *generation, 1)}
+	s := &Store{opts: o, lock: lock, quit: make(chan struct{}), downed: make(chan *generation, 1), tailFull: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			_ = lock.Close()
@@ -145,6 +151,9 @@ func open(o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("store: free space of %s: %w", o.Dir, err)
 	}
 	s.sizes = sizesFor(usage.TotalBytes)
+	if o.tailBytes > 0 {
+		s.sizes.tail = o.tailBytes
+	}
 	s.space = newSpace(o.fs, o.Dir, s.sizes.reserve)
 	s.positions.init()
 	g, err := s.openGeneration()
@@ -152,17 +161,18 @@ func open(o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if err := s.identify(g); err != nil {
-		g.close()
+		_ = g.close()
 		return nil, err
 	}
 	s.filter = newRepeatFilter(o.FilterBytes)
 	s.gen.Store(g)
 	if err := s.rebuildFilter(g); err != nil {
-		g.close()
+		_ = g.close()
 		return nil, err
 	}
-	s.tasks.Add(2)
+	s.tasks.Add(3)
 	go s.supervise()
+	go s.flushTails()
 	go s.flushPositions()
 	return s, nil
 }
@@ -172,7 +182,7 @@ func lockError(dir string, err error) error {
 	if os.IsPermission(err) && !strings.Contains(err.Error(), "temporarily unavailable") {
 		return fmt.Errorf("store: cannot lock %s: %w", dir, err)
 	}
-	return fmt.Errorf("store: %s is in use by another process (stop it, or choose another directory): %v", dir, err)
+	return fmt.Errorf("store: %s is in use by another process (stop it, or choose another directory): %w", dir, err)
 }
 
 // checkFiles refuses a directory whose files cannot be a whole store, before Pebble would begin a new one beside them.
@@ -211,6 +221,8 @@ func (s *Store) identify(g *generation) error {
 		if err := g.refuseForeign(); err != nil {
 			return err
 		}
+	} else if version < formatVersion {
+		return fmt.Errorf("store: %s has format %d, from before the first release: begin with an empty directory", s.opts.Dir, version)
 	} else if version > formatVersion {
 		return fmt.Errorf("store: %s has format %d; this program reads up to %d: use a newer one", s.opts.Dir, version, formatVersion)
 	}
@@ -275,7 +287,10 @@ func (s *Store) Close() error {
 		return store.ErrClosed
 	}
 	close(s.quit)
+	s.wakeCommits(s.gen.Load())
 	s.tasks.Wait()
+	s.flushMu.Lock()
+	defer s.flushMu.Unlock()
 	g := s.gen.Load()
 	var err error
 	if g.fs.failed() == nil {
@@ -289,16 +304,22 @@ func (s *Store) Close() error {
 
 // Checkpoint implements store.Store. The copy is made under another name and renamed when it is whole.
 func (s *Store) Checkpoint(_ context.Context, dir string) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("store: %s exists already", dir)
+	}
 	g, err := s.acquire()
 	if err != nil {
 		return err
 	}
-	defer g.release()
-	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("store: %s exists already", dir)
-	}
-	if err := s.writePositions(g); err != nil {
+	err = s.writePositions(g)
+	g.release()
+	if err != nil {
 		return err
+	}
+	s.flushMu.Lock() // keeps the database open without making anybody wait who would wait behind life
+	defer s.flushMu.Unlock()
+	if g = s.gen.Load(); g.closed {
+		return store.ErrClosed
 	}
 	partial := dir + ".partial"
 	if err := os.RemoveAll(partial); err != nil {

@@ -2,7 +2,7 @@ package pebble
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -10,53 +10,76 @@ import (
 // pageBytes of content end a page, but never below one entry.
 const pageBytes = 256 << 10
 
-// view is a user's inbox or a conversation as a reader may see it: nothing above head is durable.
+// view is a user's inbox or a conversation as a reader may see it: up to head everything is in the tails or in tables.
 type view struct {
-	id   uint64
-	days []day
-	box  store.Inbox
+	id    uint64
+	inbox bool
+	days  []day
+	tails tails // loaded after head was read and before any table is: what leaves them is in tables by then
+	box   store.Inbox
 }
 
 // userView reads a user's inbox.
 func (g *generation) userView(name string) (view, error) {
-	return g.view(nameKey(kUser, name), kInbox, func() (uint64, bool) { return g.heads.durableUser(name) })
+	return g.view(nameKey(kUser, name), true, func() (uint64, bool) { return g.heads.durableUser(name) })
 }
 
 // convView reads a conversation.
 func (g *generation) convView(name string) (view, error) {
-	return g.view(nameKey(kConv, name), kMessage, func() (uint64, bool) { return g.heads.durableConv(name) })
+	return g.view(nameKey(kConv, name), false, func() (uint64, bool) { return g.heads.durableConv(name) })
 }
 
-// view asks durable after the database: see heads.durableUser.
-func (g *generation) view(key []byte, kind byte, durable func() (uint64, bool)) (view, error) {
+func (g *generation) view(key []byte, inbox bool, durable func() (uint64, bool)) (view, error) {
+	head, known := durable() // before the row: days that are there only since do no harm
 	var e entity
 	if _, err := g.getEntity(key, &e); err != nil {
 		return view{}, err
 	}
-	v := view{id: e.id, days: e.live(g.firstBucket)}
-	head, known := durable()
-	if !known && len(v.days) > 0 {
-		found, err := g.lastRow(kind, v.days[len(v.days)-1].bucket, e.id, func(n uint64, _ []byte) error {
-			head = n
-			return nil
-		})
-		if err != nil {
+	v := view{id: e.id, inbox: inbox, days: e.live(g.firstBucket), tails: *g.tails.Load()}
+	if !known {
+		var err error
+		if head, err = g.durableHead(key, &v, &e); err != nil {
 			return view{}, err
 		}
-		if !found {
-			return view{}, g.rowError(key)
-		}
-		if h, known := durable(); known {
-			head = min(head, h)
-		}
-	} else if !known {
-		head = e.base.seq
 	}
 	v.box = store.Inbox{Head: head, First: head + 1}
 	if len(v.days) > 0 {
 		v.box.First = min(v.days[0].first, head+1)
 	}
 	return v, nil
+}
+
+// durableHead finds the head of what no commit has used lately. A day may have been begun by a commit that is not durable yet: then the
+// head is before it.
+func (g *generation) durableHead(key []byte, v *view, e *entity) (uint64, error) {
+	if n, ok := v.tails.last(v.id, v.inbox); ok {
+		return n, nil
+	}
+	kind := byte(kMessage)
+	if v.inbox {
+		kind = kInbox
+	}
+	for i := len(v.days) - 1; i >= 0; i-- {
+		lower, upper := bulkKey(kind, v.days[i].bucket, v.id, 0), bulkKey(kind, v.days[i].bucket, v.id, maxSeq)
+		it, err := g.iter(lower[:], upper[:])
+		if err != nil {
+			return 0, err
+		}
+		found, n := it.Last(), uint64(0)
+		if found {
+			n = bulkSeq(it.Key())
+		}
+		if err := errors.Join(it.Error(), it.Close()); err != nil {
+			return 0, g.readError("read", err)
+		}
+		if found {
+			return n, nil
+		}
+		if first := v.days[i].first; first > 1 && i == 0 {
+			return first - 1, nil
+		}
+	}
+	return e.base.seq, nil
 }
 
 func (g *generation) convBox(conv string) (store.Inbox, error) {
@@ -100,82 +123,141 @@ func (s *Store) ReadInbox(ctx context.Context, user string, after uint64, limit 
 	if next == 0 || next > v.box.Head {
 		return nil, v.box, false, nil
 	}
-	size := 0
-	limit = max(limit, 1)
-	list = make([]store.InboxEntry, 0, min(uint64(limit), v.box.Head-next+1, 512))
-	for i := dayOf(v.days, next); i >= 0 && i < len(v.days) && next <= v.box.Head && len(list) < limit && size < pageBytes; i++ {
-		if err := ctx.Err(); err != nil {
-			return nil, box, false, err
-		}
-		if list, err = g.readDay(v, v.days[i].bucket, next, limit, &size, list); err != nil {
-			return nil, box, false, err
-		}
-		if n := len(list); n > 0 {
-			next = list[n-1].Inbox + 1
-		}
+	p := inboxPage{g: g, v: v, next: next, limit: max(limit, 1)}
+	p.list = make([]store.InboxEntry, 0, min(uint64(p.limit), v.box.Head-next+1, 512))
+	if err := p.read(ctx); err != nil {
+		return nil, box, false, err
 	}
-	return list, v.box, next <= v.box.Head, nil
+	return p.list, v.box, p.next <= v.box.Head, nil
 }
 
-// readDay appends the entries of one bucket from number next on.
-func (g *generation) readDay(v view, bucket uint16, next uint64, limit int, size *int, list []store.InboxEntry) ([]store.InboxEntry, error) {
-	lower, upper := bulkKey(kInbox, bucket, v.id, next), bulkKey(kInbox, bucket, v.id, v.box.Head+1)
-	it, err := g.iter(lower[:], upper[:])
+// inboxPage collects inbox entries in order.
+type inboxPage struct {
+	g     *generation
+	v     view
+	next  uint64
+	limit int
+	size  int
+	list  []store.InboxEntry
+}
+
+func (p *inboxPage) full() bool {
+	return p.next > p.v.box.Head || len(p.list) >= p.limit || p.size >= pageBytes
+}
+
+func (p *inboxPage) read(ctx context.Context) error {
+	inTails := p.v.tails.first(p.v.id, true, p.v.box.Head+1)
+	for i := dayOf(p.v.days, p.next); i >= 0 && i < len(p.v.days) && p.next < inTails && !p.full(); i++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := p.readDay(p.v.days[i].bucket, inTails); err != nil {
+			return err
+		}
+	}
+	for i := len(p.v.tails) - 1; i >= 0 && !p.full(); i-- {
+		if err := p.readTail(p.v.tails[i]); err != nil {
+			return err
+		}
+	}
+	if len(p.list) == 0 {
+		return p.g.rowError(bulkRow(kInbox, p.v.id, p.next))
+	}
+	return nil
+}
+
+// readDay reads the tables of one bucket, up to a number.
+func (p *inboxPage) readDay(bucket uint16, before uint64) error {
+	lower, upper := bulkKey(kInbox, bucket, p.v.id, p.next), bulkKey(kInbox, bucket, p.v.id, maxSeq)
+	it, err := p.g.iter(lower[:], upper[:])
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer it.Close()
-	for ok := it.First(); ok && len(list) < limit && (*size < pageBytes || len(list) == 0); ok = it.Next() {
+	for ok := it.First(); ok && p.next < before && !p.full(); ok = it.Next() {
 		row, err := it.ValueAndErr()
 		if err != nil {
-			return nil, g.readError("inbox", err)
+			return p.g.readError("inbox", err)
 		}
-		in := reader{b: row}
-		conv, seq := in.uvarint(), in.uvarint()
-		if in.bad || bulkSeq(it.Key()) != next {
-			return nil, g.rowError(it.Key())
+		var failed error
+		err = unpackInbox(row, bulkSeq(it.Key()), func(number, conv, seq uint64) bool {
+			if number < p.next {
+				return true
+			}
+			if number != p.next || number >= before {
+				return false
+			}
+			failed = p.addStored(bucket, conv, seq)
+			return failed == nil && !p.full()
+		})
+		if failed != nil {
+			return failed
 		}
-		list = append(list, store.InboxEntry{Inbox: next})
-		m := &list[len(list)-1].Message
-		if err := g.message(bucket, conv, seq, m); err != nil {
-			return nil, err
+		if err != nil {
+			return p.g.rowError(it.Key())
 		}
-		*size += len(m.Content)
-		next++
 	}
-	return list, g.readError("inbox", it.Error())
+	return p.g.readError("inbox", it.Error())
+}
+
+func (p *inboxPage) addStored(bucket uint16, conv, seq uint64) error {
+	p.list = append(p.list, store.InboxEntry{Inbox: p.next})
+	m := &p.list[len(p.list)-1].Message
+	p.next++
+	err := p.g.message(p.v.tails, bucket, conv, seq, m)
+	p.size += len(m.Content)
+	return err
+}
+
+// readTail reads what a tail has of the inbox.
+func (p *inboxPage) readTail(t *tail) error {
+	var it item
+	var rec record
+	for _, l := range t.locs(p.v.id, p.next, p.limit-len(p.list)) {
+		if p.full() {
+			break
+		}
+		if err := t.at(l, &it); err != nil {
+			return err
+		}
+		row, err := p.v.tails.patch(it.conv, it.seq)
+		if err != nil {
+			return err
+		}
+		if row == nil {
+			row = it.row
+		}
+		if err := rec.decode(row); err != nil {
+			return err
+		}
+		name, err := p.g.convName(it.conv)
+		if err != nil {
+			return err
+		}
+		p.list = append(p.list, store.InboxEntry{Inbox: p.next})
+		m := &p.list[len(p.list)-1].Message
+		rec.message(name, it.seq, m)
+		p.size += len(m.Content)
+		p.next++
+	}
+	return nil
 }
 
 // message reads one message that must be there.
-func (g *generation) message(bucket uint16, conv, seq uint64, m *store.Message) error {
+func (g *generation) message(ts tails, bucket uint16, conv, seq uint64, m *store.Message) error {
 	name, err := g.convName(conv)
 	if err != nil {
 		return err
 	}
-	found, err := g.messageRow(bucket, conv, seq, func(r *record) error {
+	found, err := g.messageRow(ts, bucket, conv, seq, func(r *record) error {
 		r.message(name, seq, m)
-		return g.settled(name, r)
+		return nil
 	})
 	if err == nil && !found {
 		key := bulkKey(kMessage, bucket, conv, seq)
 		return g.rowError(key[:])
 	}
 	return err
-}
-
-// settled waits for the commit of a recall that the row shows already: the event has its number, and readers see only
-// what is durable.
-func (g *generation) settled(conv string, r *record) error {
-	if r.flags&recRecalled == 0 {
-		return nil
-	}
-	if durable, known := g.heads.durableConv(conv); !known || r.target <= durable {
-		return nil
-	}
-	if p := g.last.Load(); p != nil {
-		return p.settle()
-	}
-	return nil
 }
 
 // History implements store.Store.
@@ -189,13 +271,16 @@ func (s *Store) History(ctx context.Context, conv string, before, after *uint64,
 	if err != nil || v.box.Head < v.box.First {
 		return nil, false, err
 	}
-	limit = max(limit, 1)
+	p := page{conv: conv, limit: max(limit, 1)}
 	if after != nil {
 		if *after >= v.box.Head {
 			return nil, false, nil
 		}
-		list, err = g.forward(ctx, conv, v, max(*after+1, v.box.First), limit)
-		return list, err == nil && list[len(list)-1].Seq < v.box.Head, err
+		from := max(*after+1, v.box.First)
+		if err := g.scan(ctx, v, from, p.add); err != nil {
+			return nil, false, err
+		}
+		return p.list, p.list[len(p.list)-1].Seq < v.box.Head, nil
 	}
 	from := v.box.Head
 	if before != nil {
@@ -204,99 +289,140 @@ func (s *Store) History(ctx context.Context, conv string, before, after *uint64,
 		}
 		from = min(from, *before-1)
 	}
-	list, err = g.backward(ctx, conv, v, from, limit)
-	return list, err == nil && list[len(list)-1].Seq > v.box.First, err
+	if err := g.scanBack(ctx, v, from, p.add); err != nil {
+		return nil, false, err
+	}
+	return p.list, p.list[len(p.list)-1].Seq > v.box.First, nil
 }
 
-// page collects messages in order and checks that none is missing.
+// page collects messages.
 type page struct {
-	g     *generation
 	conv  string
 	limit int
 	size  int
 	list  []store.Message
 }
 
-func (p *page) full() bool { return len(p.list) >= p.limit || p.size >= pageBytes }
-
-func (p *page) add(seq uint64, key, row []byte) error {
-	var r record
-	if bulkSeq(key) != seq || r.decode(row) != nil {
-		return p.g.rowError(key)
-	}
+func (p *page) add(seq uint64, r *record) (goOn bool) {
 	p.list = append(p.list, store.Message{})
 	m := &p.list[len(p.list)-1]
 	r.message(p.conv, seq, m)
 	p.size += len(m.Content)
-	return p.g.settled(p.conv, &r)
+	return len(p.list) < p.limit && p.size < pageBytes
 }
 
-// forward reads from a sequence that is kept to the head at most.
-func (g *generation) forward(ctx context.Context, conv string, v view, from uint64, limit int) ([]store.Message, error) {
-	p := page{g: g, conv: conv, limit: limit}
-	next := from
-	for i := dayOf(v.days, from); i >= 0 && i < len(v.days) && next <= v.box.Head && !p.full(); i++ {
+// scan gives f the messages of a conversation from one that is kept to the head, until f ends it. None is missing.
+func (g *generation) scan(ctx context.Context, v view, from uint64, f func(seq uint64, r *record) bool) error {
+	inTails := v.tails.first(v.id, false, v.box.Head+1)
+	w := walk{g: g, v: v, next: from, step: 1, f: f}
+	for i := dayOf(v.days, from); i >= 0 && i < len(v.days) && w.next < inTails && !w.ended; i++ {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		lower, upper := bulkKey(kMessage, v.days[i].bucket, v.id, next), bulkKey(kMessage, v.days[i].bucket, v.id, v.box.Head+1)
-		it, err := g.iter(lower[:], upper[:])
-		if err != nil {
-			return nil, err
-		}
-		for ok := it.First(); ok && err == nil && !p.full(); ok = it.Next() {
-			var row []byte
-			if row, err = it.ValueAndErr(); err == nil {
-				err = p.add(next, it.Key(), row)
-			}
-			next++
-		}
-		if err == nil {
-			err = it.Error()
-		}
-		_ = it.Close()
-		if err != nil {
-			return nil, g.readError("history", err)
+		if err := w.table(v.days[i].bucket, w.next, inTails); err != nil {
+			return err
 		}
 	}
-	return p.done(from)
+	return w.memory(v.box.Head)
 }
 
-// backward reads from a sequence that is kept to the first at most.
-func (g *generation) backward(ctx context.Context, conv string, v view, from uint64, limit int) ([]store.Message, error) {
-	p := page{g: g, conv: conv, limit: limit}
-	next := from
-	for i := dayOf(v.days, from); i >= 0 && !p.full(); i-- {
+// scanBack is scan from one that is kept down to the first.
+func (g *generation) scanBack(ctx context.Context, v view, from uint64, f func(seq uint64, r *record) bool) error {
+	inTails := v.tails.first(v.id, false, v.box.Head+1)
+	w := walk{g: g, v: v, next: from, step: ^uint64(0), f: f}
+	if from >= inTails {
+		if err := w.memory(inTails); err != nil {
+			return err
+		}
+	}
+	for i := dayOf(v.days, w.next); i >= 0 && !w.ended; i-- {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		lower, upper := bulkKey(kMessage, v.days[i].bucket, v.id, 0), bulkKey(kMessage, v.days[i].bucket, v.id, next+1)
-		it, err := g.iter(lower[:], upper[:])
-		if err != nil {
-			return nil, err
-		}
-		for ok := it.Last(); ok && err == nil && !p.full(); ok = it.Prev() {
-			var row []byte
-			if row, err = it.ValueAndErr(); err == nil {
-				err = p.add(next, it.Key(), row)
-			}
-			next--
-		}
-		if err == nil {
-			err = it.Error()
-		}
-		_ = it.Close()
-		if err != nil {
-			return nil, g.readError("history", err)
+		if err := w.table(v.days[i].bucket, 0, w.next+1); err != nil {
+			return err
 		}
 	}
-	return p.done(from)
+	if !w.ended && w.next != v.box.First-1 {
+		return g.rowError(bulkRow(kMessage, v.id, w.next))
+	}
+	return nil
 }
 
-// done refuses a page without its first message.
-func (p *page) done(from uint64) ([]store.Message, error) {
-	if len(p.list) == 0 {
-		return nil, fmt.Errorf("store: history: %s %d: %w", p.conv, from, errRow)
+// walk is a scan under way.
+type walk struct {
+	g     *generation
+	v     view
+	next  uint64
+	step  uint64 // 1, or −1
+	f     func(seq uint64, r *record) bool
+	ended bool
+}
+
+// table walks through one bucket in the tables, between two sequences.
+func (w *walk) table(bucket uint16, from, to uint64) error {
+	lower, upper := bulkKey(kMessage, bucket, w.v.id, from), bulkKey(kMessage, bucket, w.v.id, to)
+	it, err := w.g.iter(lower[:], upper[:])
+	if err != nil {
+		return err
 	}
-	return p.list, nil
+	defer it.Close()
+	first, move := it.First, it.Next
+	if w.step != 1 {
+		first, move = it.Last, it.Prev
+	}
+	for ok := first(); ok && !w.ended; ok = move() {
+		if bulkSeq(it.Key()) != w.next {
+			return w.g.rowError(it.Key())
+		}
+		row, err := it.ValueAndErr()
+		if err != nil {
+			return w.g.readError("history", err)
+		}
+		if err := w.row(row); err != nil {
+			return err
+		}
+	}
+	return w.g.readError("history", it.Error())
+}
+
+func (w *walk) row(row []byte) error {
+	patch, err := w.v.tails.patch(w.v.id, w.next)
+	if err != nil {
+		return err
+	}
+	if patch != nil {
+		row = patch
+	}
+	var r record
+	if r.decode(row) != nil {
+		return w.g.rowError(bulkRow(kMessage, w.v.id, w.next))
+	}
+	w.ended = !w.f(w.next, &r)
+	w.next += w.step
+	return nil
+}
+
+// memory walks through the tails up to (down to) a sequence.
+func (w *walk) memory(to uint64) error {
+	var it item
+	for !w.ended && w.next != to+w.step {
+		found, err := w.v.tails.message(w.v.id, w.next, &it)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return w.g.rowError(bulkRow(kMessage, w.v.id, w.next))
+		}
+		if err := w.row(it.row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bulkRow names a row in an error.
+func bulkRow(kind byte, id, number uint64) []byte {
+	key := bulkKey(kind, 0, id, number)
+	return key[:]
 }

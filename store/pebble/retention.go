@@ -13,11 +13,14 @@ import (
 
 // Expire implements store.Store. It also works on a full disk: it is what makes room.
 func (s *Store) Expire(ctx context.Context, now time.Time) (int, error) {
+	messages, repeats := s.firstKept(now, s.opts.Retention), s.firstKept(now, s.opts.DedupeWindow)
+	if err := s.flushBefore(messages, repeats); err != nil {
+		return 0, err
+	}
 	g, err := s.acquire()
 	if err != nil {
 		return 0, err
 	}
-	messages, repeats := s.firstKept(now, s.opts.Retention), s.firstKept(now, s.opts.DedupeWindow)
 	dropMessages, err := g.bucketsBefore(kMessage, messages)
 	dropRepeats, err2 := g.bucketsBefore(kRepeat, repeats)
 	g.release()
@@ -32,6 +35,28 @@ func (s *Store) Expire(ctx context.Context, now time.Time) (int, error) {
 		}
 	}
 	return len(dropMessages), s.dropBuckets(messages, repeats, dropMessages, dropRepeats)
+}
+
+// flushBefore keeps commits out of the days that go, and writes what the tails have of them: it would come back after the drop.
+func (s *Store) flushBefore(messages, repeats uint16) error {
+	g, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	s.commitMu.Lock()
+	g.bucket = max(g.bucket, messages)
+	s.commitMu.Unlock()
+	oldest := uint32(1 << 16)
+	for _, t := range *g.tails.Load() {
+		if b := t.oldest.Load(); b != 0 {
+			oldest = min(oldest, b)
+		}
+	}
+	g.release()
+	if oldest >= uint32(max(messages, repeats)) {
+		return nil
+	}
+	return s.flushTail(1)
 }
 
 // firstKept is the first bucket that has not ended before now − window.
@@ -55,8 +80,7 @@ func (g *generation) bucketsBefore(kind byte, first uint16) ([]uint16, error) {
 	return list, g.readError("expire", it.Error())
 }
 
-// saveHeads writes what must never go back of every user or conversation whose last day is about to go. From the
-// first piece on, commits put nothing into those days any more.
+// saveHeads writes what must never go back of every user or conversation whose last day is about to go.
 func (s *Store) saveHeads(ctx context.Context, kind byte, first uint16) error {
 	next := []byte{kind}
 	for next != nil {
@@ -80,7 +104,6 @@ func (s *Store) saveHeads(ctx context.Context, kind byte, first uint16) error {
 
 // saveHeadsPiece looks at up to 2,048 rows (some milliseconds, in which commits wait) and returns where to go on.
 func (g *generation) saveHeadsPiece(kind byte, from []byte, first uint16) ([]byte, error) {
-	g.bucket = max(g.bucket, first)
 	it, err := g.iter(from, []byte{kind + 1})
 	if err != nil {
 		return nil, err
@@ -124,7 +147,7 @@ func (g *generation) saveHead(kind byte, e *entity, bucket uint16) error {
 	if kind == kConv {
 		bulk = kMessage
 	}
-	found, err := g.lastRow(bulk, bucket, e.id, func(n uint64, row []byte) error {
+	err := g.lastRow(bulk, bucket, e.id, func(n uint64, row []byte) error {
 		e.base.seq = n
 		if kind == kUser {
 			return nil
@@ -136,14 +159,13 @@ func (g *generation) saveHead(kind byte, e *entity, bucket uint16) error {
 		e.base.ts, e.base.recalls, e.base.fromA = r.ts, r.recalls, r.fromA
 		return nil
 	})
-	if err == nil && !found {
-		err = errRow
-	}
-	return g.readError("expire", err)
+	return err
 }
 
 // dropBuckets removes whole buckets. Readers stand aside for the write: what they see is before or after it.
 func (s *Store) dropBuckets(messages, repeats uint16, dropMessages, dropRepeats []uint16) error {
+	s.flushMu.Lock() // a tail being written would make readers wait behind us
+	defer s.flushMu.Unlock()
 	g := s.gen.Load()
 	g.life.Lock()
 	defer g.life.Unlock()

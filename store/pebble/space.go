@@ -12,6 +12,7 @@ import (
 // sizes are chosen from the size of the file system, so that a small disk is not all reserve.
 type sizes struct {
 	memTable uint64 // of one memtable; up to stopWrites of them before commits wait for the disk
+	tail     int64  // bytes of commits that are kept in memory before they become tables
 	reserve  uint64 // free space below which nothing new is taken
 }
 
@@ -21,7 +22,7 @@ const stopWrites = 4
 // still write for what it has taken: the memtables as tables, a new log with its preallocation, and small compactions.
 func sizesFor(total uint64) sizes {
 	mem := min(max(total/64, 1<<20), 64<<20)
-	return sizes{memTable: mem, reserve: min(stopWrites*mem+4<<20, total/4)}
+	return sizes{memTable: mem, tail: int64(mem / 2), reserve: min(stopWrites*mem+4<<20, total/4)}
 }
 
 // space is the free-space watermark: Pebble must not meet a full disk.
@@ -35,7 +36,7 @@ type space struct {
 
 func newSpace(fs vfs.FS, dir string, reserve uint64) *space {
 	s := &space{fs: fs, dir: dir, reserve: reserve}
-	s.check()
+	_ = s.check()
 	return s
 }
 
