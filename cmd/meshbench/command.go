@@ -39,8 +39,13 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(newIdle(), newPrivate(), newGroup(), newFanout(), newFloor(), newWorker())
+	root.AddCommand(scenarios()...)
+	root.AddCommand(newRun(scenarios()), newFloor(), newWorker())
 	return root
+}
+
+func scenarios() []*cobra.Command {
+	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout()}
 }
 
 func (c *common) register(f *pflag.FlagSet) {
@@ -108,7 +113,12 @@ func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pf
 		Use:   use,
 		Short: short,
 		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			end, err := c.local(cmd)
+			if err != nil {
+				return err
+			}
+			defer func() { err = ended(err, end) }()
 			o, err := c.options(cmd.Context())
 			if err != nil {
 				return err

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/meshtalk/meshtalk/bench"
+)
+
+// meshtalk builds the server's program.
+func meshtalk(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "meshtalk")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../meshtalk").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+func TestRunLocal(t *testing.T) {
+	server := meshtalk(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv("MESHTALK_WEBSOCKET_ENABLE", "false") // not its business
+	f := func(args ...string) (string, error) {
+		cmd := newCommand()
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		cmd.SetArgs(append([]string{"run", "--local", "--server", server}, args...))
+		err := cmd.ExecuteContext(t.Context())
+		if left, globErr := filepath.Glob(filepath.Join(os.TempDir(), "meshbench-*")); globErr != nil || len(left) > 0 {
+			t.Errorf("%v: left behind: %q, %v", args, left, globErr)
+		}
+		return out.String(), err
+	}
+	out, err := f("private", "--pairs", "5", "--in-flight", "2", "--warmup", "100ms", "--duration", "1200ms", "--json")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var r bench.Result
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if !r.OK || r.Messages == nil || r.Messages.Delivered == 0 || len(r.Transport) != 2 || len(r.Metrics) == 0 || len(r.Distribution) == 0 {
+		t.Errorf("%+v", r)
+	}
+	if len(r.Series) == 0 || r.Series[0].Delivery == nil || r.Series[0].Connections != 10 || r.Series[0].ServerRSSAnon == 0 {
+		t.Errorf("series %+v", r.Series)
+	}
+	if _, err := f("private", "--server-flag=--no-such-flag"); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
+		t.Errorf("a server that does not start: %v", err)
+	}
+	if _, err := f("private", "--data-dir", "x"); !errors.Is(err, errUsage) {
+		t.Errorf("--data-dir: %v", err)
+	}
+}
