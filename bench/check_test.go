@@ -139,3 +139,43 @@ func TestGroupCountsDeliveries(t *testing.T) {
 		t.Errorf("failures %v, %q", l.failures, l.evidence)
 	}
 }
+
+func TestStormFindsEveryBrokenPromise(t *testing.T) {
+	answer := func(resumed string) func(l *loop) []byte {
+		return func(*loop) []byte {
+			return []byte(`{"cmd":0,"id":"login","data":{"epoch":"e","resumed":` + resumed + `,"inbox":{"head":3,"first":1,"acked":1}}}`)
+		}
+	}
+	pushed := func(inbox uint64, number uint32) func(l *loop) []byte {
+		return func(l *loop) []byte { return pushOf(l, inbox, inbox, number) }
+	}
+	for name, tc := range map[string]struct {
+		packets []func(l *loop) []byte
+		want    string // kind of failure; empty = none
+	}{
+		"all is well":     {[]func(l *loop) []byte{answer("true"), pushed(2, 2), pushed(3, 3)}, ""},
+		"not resumed":     {[]func(l *loop) []byte{answer("false"), pushed(2, 2), pushed(3, 3)}, "not resumed"},
+		"lost":            {[]func(l *loop) []byte{answer("true"), pushed(2, 2)}, "missing"},
+		"from the start":  {[]func(l *loop) []byte{answer("true"), pushed(1, 1), pushed(2, 2), pushed(3, 3)}, "inbox repeated"},
+		"another message": {[]func(l *loop) []byte{answer("true"), pushed(2, 3), pushed(3, 3)}, "order"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := mustLoop(t, 1)
+			s := &stormScene{}
+			l.scene, l.epoch, l.handshakes = s, "e", 1
+			c := &l.conns[0]
+			c.resumes, c.inbox, c.flow, c.phase = true, 1, 1, loggingIn
+			s.begin(1, 3)
+			for _, packet := range tc.packets {
+				l.packet(c, packet(l))
+			}
+			if complete := s.complete(l); complete != (tc.want != "missing") {
+				t.Errorf("complete: %v", complete)
+			}
+			s.finish(l)
+			if tc.want == "" && len(l.failures) != 0 || tc.want != "" && l.failures[tc.want] == 0 {
+				t.Errorf("failures %v, evidence %q", l.failures, l.evidence)
+			}
+		})
+	}
+}

@@ -47,6 +47,7 @@ type conn struct {
 	unacked   uint16
 	pulling   bool // a gap is being filled by PULL
 	midway    bool // only a part of a WebSocket message has come
+	resumes   bool // LOGIN says how far the connection before has come
 	largeDue  bool // there is something of the large group to acknowledge
 	ws        codec.WSFramer
 	in, out   []byte // from the loop's buffers; nil when empty
@@ -67,7 +68,7 @@ func (l *loop) dial(c *conn) error {
 		return err
 	}
 	c.fd, c.phase, c.armed = fd, connecting, true
-	c.ws = codec.WSFramer{Max: maxPacket, Client: true}
+	c.ws, c.midway = codec.WSFramer{Max: maxPacket, Client: true}, false
 	return l.poll.set(unix.EPOLL_CTL_ADD, fd, c.index, unix.EPOLLIN|unix.EPOLLOUT)
 }
 
@@ -115,26 +116,45 @@ func (l *loop) login(c *conn) {
 	if l.o.Window > 0 {
 		b = strconv.AppendInt(append(b, `,"window":`...), int64(l.o.Window), 10)
 	}
+	if c.resumes {
+		b = codec.AppendString(append(b, `,"resume":{"epoch":`...), l.epoch)
+		b = append(strconv.AppendUint(append(b, `,"inbox":`...), c.inbox, 10), '}')
+	}
 	l.send(c, append(b, "}}"...))
 }
 
 // loggedIn takes the LOGIN answer.
 func (l *loop) loggedIn(c *conn, data []byte) {
 	var d struct {
-		Inbox struct{ Head, First, Acked uint64 }
+		Inbox   struct{ Head, First, Acked uint64 }
+		Epoch   string
+		Resumed bool
 	}
 	if err := json.Unmarshal(data, &d); err != nil {
 		l.drop(c, "unreadable LOGIN answer")
 		return
 	}
-	c.phase = live
-	c.inbox = d.Inbox.Acked
+	if c.resumes && !d.Resumed {
+		l.fail("not resumed", "user %s came back with inbox %d, the server has %d to %d", l.o.user(c.number), c.inbox, d.Inbox.First, d.Inbox.Head)
+	}
+	if l.epoch != "" && l.epoch != d.Epoch {
+		l.fail("epoch", "user %s got epoch %q after %q", l.o.user(c.number), d.Epoch, l.epoch)
+	}
+	c.phase, l.epoch = live, d.Epoch
+	if !c.resumes || !d.Resumed {
+		c.inbox = d.Inbox.Acked
+	}
 	if d.Inbox.First > 0 {
 		c.inbox = max(c.inbox, d.Inbox.First-1)
 	}
 	l.handshakes--
 	l.lives++
-	l.stats.login.record(l.now - c.started)
+	if c.resumes {
+		l.stats.hist(histReLogin).record(l.now - c.started)
+	} else {
+		l.stats.login.record(l.now - c.started)
+	}
+	l.scene.loggedIn(l, c)
 }
 
 // received cuts what was read from c into packets. Whatever is incomplete is kept.

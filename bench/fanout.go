@@ -67,6 +67,7 @@ func (f *fan) reached() uint32 {
 
 // fanScene is Fanout on one loop.
 type fanScene struct {
+	quiet
 	f       *fan
 	part    *part
 	members int

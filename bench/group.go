@@ -100,6 +100,7 @@ type crowd struct {
 
 // groupScene is Group on one loop.
 type groupScene struct {
+	quiet
 	o       GroupOptions
 	crowds  []crowd
 	last    []uint32 // by connection: newest number taken

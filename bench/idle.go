@@ -89,12 +89,13 @@ func (r *runner) look(ctx context.Context, io IdleOptions) error {
 	return nil
 }
 
-// quiet is the scene of connections that do nothing.
+// quiet is the scene of connections that do nothing, and the part of other scenes that does nothing.
 type quiet struct{}
 
 func (quiet) due(*loop, int64) int64      { return math.MaxInt64 }
 func (quiet) message(*loop, *conn, push)  {}
 func (quiet) accepted(*loop, *conn, mark) {}
+func (quiet) loggedIn(*loop, *conn)       {}
 func (quiet) largeConv(*conn) string      { return "" }
 func (quiet) open() int                   { return 0 }
 func (quiet) finish(*loop)                {}

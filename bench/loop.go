@@ -16,9 +16,9 @@ const (
 	bufferSize  = 4 << 10
 	keepBuffers = 1 << 10
 	keepSize    = 256 << 10
-	// maxHandshakes is how many connections a loop has between connect and the LOGIN answer: enough to hide the round
+	// defaultHandshakes is how many connections a loop has between connect and the LOGIN answer: enough to hide the round
 	// trips, and below the server's listen backlog.
-	maxHandshakes = 256
+	defaultHandshakes = 256
 	// minSleep in ns keeps an open loop from waking for every single message; it adds at most this to a latency.
 	minSleep = 100_000
 	// idleTick in ns is the longest sleep of a loop.
@@ -35,6 +35,8 @@ type scene interface {
 	message(l *loop, c *conn, p push)
 	// accepted gets every SEND_ACK of this run.
 	accepted(l *loop, c *conn, m mark)
+	// loggedIn is told of every login.
+	loggedIn(l *loop, c *conn)
 	// largeConv is the conversation of c's large group.
 	largeConv(c *conn) string
 	// open is how many messages are on their way; finish records those that never came.
@@ -53,9 +55,11 @@ type loop struct {
 	nextDial   int
 	handshakes int // between connect and the LOGIN answer
 	lives      int
+	deads      int
 	nextBeat   int   // index of the connection whose heartbeat is next
 	beatAt     int64 // when
 	closing    bool
+	epoch      string // of the server's store; it is in every LOGIN answer
 
 	now     int64 // ns of the run's clock, at the last wake-up or read
 	rbuf    []byte
@@ -173,9 +177,9 @@ func (l *loop) event(c *conn, events uint32) {
 	}
 }
 
-// dialMore opens connections up to index limit, maxHandshakes at a time, and returns when it has more to do.
+// dialMore opens connections up to index limit, Handshakes at a time, and returns when it has more to do.
 func (l *loop) dialMore(limit int) int64 {
-	for l.nextDial < limit && l.handshakes < maxHandshakes {
+	for l.nextDial < limit && l.handshakes < l.o.Handshakes {
 		if at := l.o.dialTime(l.conns[l.nextDial].number); at > l.now {
 			return at
 		}
@@ -185,6 +189,7 @@ func (l *loop) dialMore(limit int) int64 {
 		if err := l.dial(c); err != nil {
 			l.handshakes--
 			c.phase = dead
+			l.deads++
 			l.fail("login failed", "user %s: %v", l.o.user(c.number), err)
 		}
 	}

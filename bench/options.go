@@ -41,12 +41,14 @@ type Options struct {
 	AckEvery int
 	AckDelay time.Duration
 
-	Loops     int           // event loops, each of one core; 1
-	LoginRate int           // new connections per second; 0 = as fast as the server takes them
-	HeartBeat time.Duration // 30 s
-	WarmUp    time.Duration // driven but not counted
-	Duration  time.Duration // counted
-	Drain     time.Duration // how long nothing may arrive at the end before what is open counts as lost; 10 s
+	Loops int // event loops, each of one core; 1
+	// Handshakes is how many connections a loop has on their way between connect and the LOGIN answer; 256.
+	Handshakes int
+	LoginRate  int           // new connections per second; 0 = as fast as the server takes them
+	HeartBeat  time.Duration // 30 s
+	WarmUp     time.Duration // driven but not counted
+	Duration   time.Duration // counted
+	Drain      time.Duration // how long nothing may arrive at the end before what is open counts as lost; 10 s
 
 	ServerPID int    // 0 = unknown; its CPU and memory are read from /proc
 	Admin     string // URL of the admin port, "" = none
@@ -213,6 +215,9 @@ func newPlan(o Options) (*plan, error) {
 	}
 	p.AckEvery = min(max(p.AckEvery, 1), max(window/4, 1))
 	p.Loops = max(p.Loops, 1)
+	if p.Handshakes <= 0 {
+		p.Handshakes = defaultHandshakes
+	}
 	if p.HeartBeat <= 0 {
 		p.HeartBeat = 30 * time.Second
 	}

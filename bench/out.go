@@ -171,15 +171,31 @@ func (l *loop) drop(c *conn, why string) {
 	default:
 		l.fail("login failed", "user %s: %s", l.o.user(c.number), why)
 	}
+	l.disconnect(c)
+	c.phase = dead
+	l.deads++
+}
+
+// lose resets c, as if its network had gone, and leaves it ready to be dialled again. What it knows of its inbox stays.
+func (l *loop) lose(c *conn) {
+	if c.phase == dead || c.phase == unborn {
+		return
+	}
+	l.disconnect(c)
+	c.phase, c.resumes = unborn, c.phase == live || c.resumes
+}
+
+// disconnect closes c's socket with a reset.
+func (l *loop) disconnect(c *conn) {
 	if c.phase == live {
 		l.lives--
 	} else {
 		l.handshakes--
 	}
-	c.phase = dead
 	resetOnClose(c.fd)
 	_ = unix.Close(int(c.fd))
 	l.free(c.in)
 	l.free(c.out)
 	c.in, c.out = nil, nil
+	c.ackDue, c.largeDue, c.pulling, c.armed, c.unacked = false, false, false, false, 0
 }

@@ -52,6 +52,7 @@ type pair struct {
 
 // privateScene is Private on one loop.
 type privateScene struct {
+	quiet
 	pairs []pair
 	pace  pace
 }
@@ -112,8 +113,6 @@ func (s *privateScene) accepted(l *loop, c *conn, m mark) {
 	}
 	l.acked(m.time)
 }
-
-func (s *privateScene) largeConv(*conn) string { return "" }
 
 func (s *privateScene) open() (n int) {
 	for i := range s.pairs {

@@ -31,7 +31,8 @@ type Result struct {
 	// BytesPerConnection is the slope of the server's RssAnon over the first and the last step of Memory.
 	BytesPerConnection float64 `json:"bytes_per_connection,omitempty"`
 
-	Floor *Floor `json:"floor,omitempty"`
+	Floor *Floor       `json:"floor,omitempty"`
+	Storm *StormResult `json:"storm,omitempty"`
 
 	Load   Usage  `json:"load"`
 	Server *Usage `json:"server,omitempty"`
@@ -198,6 +199,9 @@ func (r *Result) sum(s *stats, p *plan) {
 				r.Server.MicrosPerMessage = r.Server.CPUSeconds * 1e6 / float64(s.measured)
 			}
 		}
+	}
+	if r.Storm != nil {
+		r.Storm.CatchUp, r.Storm.Login = s.hist(histCatchUp).summary(), s.hist(histReLogin).summary()
 	}
 	r.Limit = r.limit()
 	r.OK = len(r.Failures) == 0

@@ -56,18 +56,33 @@ type stats struct {
 	packetsIn, packetsOut, reads, writes int64
 	heartBeats, lags, gaps               int64
 
+	named map[string]histogram // of a scenario of its own
+
 	waited int64 // ns asleep in epoll
 	stall  int64 // ns, the longest time between two looks at the sockets
 }
 
 func newStats() stats {
-	return stats{login: newHistogram(), delivery: newHistogram(), accept: newHistogram()}
+	return stats{login: newHistogram(), delivery: newHistogram(), accept: newHistogram(), named: map[string]histogram{}}
+}
+
+// hist is the scenario's histogram of that name.
+func (s *stats) hist(name string) histogram {
+	h, ok := s.named[name]
+	if !ok {
+		h = newHistogram()
+		s.named[name] = h
+	}
+	return h
 }
 
 func (s *stats) merge(o *stats) {
 	s.login.merge(o.login)
 	s.delivery.merge(o.delivery)
 	s.accept.merge(o.accept)
+	for name, h := range o.named {
+		s.hist(name).merge(h)
+	}
 	s.sent += o.sent
 	s.acked += o.acked
 	s.delivered += o.delivered

@@ -45,7 +45,7 @@ func newCommand() *cobra.Command {
 }
 
 func scenarios() []*cobra.Command {
-	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout()}
+	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm()}
 }
 
 func (c *common) register(f *pflag.FlagSet) {
@@ -61,6 +61,7 @@ func (c *common) register(f *pflag.FlagSet) {
 	f.IntVar(&c.o.AckEvery, "ack-every", 64, "a connection acknowledges after so many messages, at most a quarter of the window …")
 	f.DurationVar(&c.o.AckDelay, "ack-delay", 10*time.Millisecond, "… or after this time; 0 = after every read")
 	f.IntVar(&c.o.Loops, "loops", 1, "event loops; each takes a core when there is much to do")
+	f.IntVar(&c.o.Handshakes, "handshakes", 256, "connections of one event loop between connect and the LOGIN answer")
 	f.IntVar(&c.o.LoginRate, "login-rate", 0, "new connections per second; 0 = as fast as the server takes them")
 	f.DurationVar(&c.o.HeartBeat, "heartbeat", 30*time.Second, "interval of a connection's heartbeats")
 	f.DurationVar(&c.o.WarmUp, "warmup", 2*time.Second, "time that is driven but not counted")

@@ -82,6 +82,9 @@ func (p *printer) result(r *bench.Result) error {
 		}
 		line("", "busiest loop awake %.0f%%, longest stall %.1f ms", 100*r.Load.BusyLoop, r.Load.MaxStall)
 	}
+	if r.Storm != nil {
+		storm(line, r.Storm)
+	}
 	if r.Floor != nil {
 		floor(line, r.Floor)
 	}
