@@ -335,6 +335,26 @@ func TestLargeSlow(t *testing.T) {
 	})
 }
 
+// What happens to a member that lags does not touch what the others are sent.
+func TestLargeSlowNeighbour(t *testing.T) {
+	t.Parallel()
+	n := start(t, smallLimit, func(o *server.Options) { o.Performance.WorkerThreads = 1 })
+	n.call("PUT", "/v1/groups/big", `{"members":["alice","bob","carol","dave"]}`, 200, `{}`)
+	n.login("tcp", "bob")
+	carol := n.login("websocket", "carol")
+	alice := n.login("tcp", "alice")
+	alice.skip[4] = true
+	content := strings.Repeat("x", 30_000)
+	for i := range uint64(400) { // bob, who reads nothing, begins to lag somewhere on the way
+		alice.talk(fmt.Sprintf(`{"cmd":4,"id":"%d","data":{"group":"big","content":"%s"}}`, i, content), `{"cmd":6}`)
+		carol.seqs("g:big", i+1)
+	}
+	eventually(t, "bob lags", func() bool {
+		_, b := n.request("GET", "/v1/users/bob", "", nil)
+		return strings.Contains(string(b), `"lagging":true`)
+	})
+}
+
 // A group of 100,000 members takes messages and changes like any other.
 func TestHugeGroup(t *testing.T) {
 	t.Parallel()

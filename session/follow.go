@@ -120,7 +120,7 @@ func (f *follow) push(l *loop, frame *hub.Frame) {
 	if len(f.followers) == 0 {
 		return
 	}
-	l.scratch = codec.AppendPushHead(l.scratch[:0], frame.Cmd, 0)
+	l.head = codec.AppendPushHead(l.head[:0], frame.Cmd, 0)
 	n := int64(0)
 	for _, w := range f.followers {
 		if frame.Seq != w.pushed+1 || w.s.conn.Room() == 0 {
@@ -129,7 +129,7 @@ func (f *follow) push(l *loop, frame *hub.Frame) {
 			}
 			continue
 		}
-		w.s.conn.Send(l.scratch, frame.Tail)
+		w.s.conn.Send(l.head, frame.Tail)
 		w.pushed = frame.Seq
 		n++
 	}

@@ -82,6 +82,8 @@ type loop struct {
 	settings Settings
 	// scratch holds one packet while it is encoded; Conn.Send copies it.
 	scratch []byte
+	// head is the head of the message that is being pushed to a large group; what happens to one follower, a LAG, takes scratch.
+	head []byte
 	// in is the packet that is being handled: here, so that it costs no allocation. It dies with the handler's return.
 	in struct {
 		packet codec.Packet
