@@ -24,6 +24,7 @@ type common struct {
 	sources                           string
 	secretFile, dataDir, tokenCommand string
 	asJSON                            bool
+	report                            string
 	cpuProfile                        string
 	floor                             bool
 	withFloor                         func() bench.FloorOptions // what the floor of the scenario is; nil = it has none
@@ -74,6 +75,7 @@ func (c *common) register(f *pflag.FlagSet) {
 		f.BoolVar(&c.floor, "floor", false, "measure what this kernel allows before and after, and state the run's share of it")
 	}
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "`file` for a profile of the generator itself")
+	f.StringVar(&c.report, "report", "", "`file` for a page with plots, such as out.html; it needs no network")
 	f.BoolVar(&c.asJSON, "json", false, "print the result as JSON")
 }
 
@@ -131,7 +133,7 @@ func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pf
 			if err != nil {
 				return err
 			}
-			if err := out.result(result); err != nil {
+			if err := errors.Join(out.result(result), writeReport(c.report, result)); err != nil {
 				return err
 			}
 			if !result.OK {
