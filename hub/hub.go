@@ -74,7 +74,7 @@ type Hub struct {
 	batches     sync.Pool // *Batch
 	flights     chan *flight
 	slots       chan struct{} // one token per commit that may be under way
-	sessions    atomic.Uint64 // the last session number given
+	logins      atomic.Uint64 // orders the logins of this node
 
 	stats counters
 }
@@ -150,7 +150,8 @@ func fail(err error) error {
 	return storeError(err)
 }
 
-// SessionID is the text of a session number: the node's incarnation keeps it unique over restarts.
-func (h *Hub) SessionID(n uint64) string {
-	return fmt.Sprintf("%s-%x", h.cluster.Self().Incarnation, n)
+// SessionID is the id of the session of a connection, which logs in once: the node's incarnation keeps it unique over
+// restarts.
+func (h *Hub) SessionID(r Ref) string {
+	return fmt.Sprintf("%s-%x", h.cluster.Self().Incarnation, uint64(r))
 }

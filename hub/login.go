@@ -13,34 +13,33 @@ import (
 //
 // The session is registered before its positions are read: whatever is committed from then on reaches its loop, whatever was
 // committed before is below the head that is returned. The loop keeps the heads that overtake the answer.
-func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt int64) (number uint64, a store.Attachment, err error) {
+func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt int64) (a store.Attachment, err error) {
 	revoked, err := h.store.RevokedBefore(ctx, user)
 	if err != nil {
-		return 0, a, fail(err)
+		return a, fail(err)
 	}
 	if issuedAt < revoked {
-		return 0, a, refuse(codec.CodeUnauthorized, "token revoked")
+		return a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
-	number = h.sessions.Add(1)
 	old, alone := h.registry.add(user, terminal{name: name, ref: ref})
 	if old.ref != 0 {
 		h.outlet(old.ref).Close(old.ref, codec.CodeReplaced, "logged in elsewhere", 0)
 	}
-	if err = h.cluster.Join(ctx, cluster.Route{User: user, Terminal: name, Node: h.NodeID(), Epoch: number}); err == nil {
+	if err = h.cluster.Join(ctx, cluster.Route{User: user, Terminal: name, Node: h.NodeID(), Epoch: h.logins.Add(1)}); err == nil {
 		a, err = h.attach(ctx, user, name, alone)
 	}
 	if err != nil {
 		h.Logout(user, name, ref)
-		return 0, a, fail(err)
+		return a, fail(err)
 	}
 	if issuedAt < a.RevokedBefore { // revoked since the first look
 		h.Logout(user, name, ref)
-		return 0, a, refuse(codec.CodeUnauthorized, "token revoked")
+		return a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
 	if old.ref == 0 {
 		h.presenceChanged(ctx, user)
 	}
-	return number, a, nil
+	return a, nil
 }
 
 // attach makes the terminal known to the store, and the furthest position of the user to the registry.

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
@@ -133,7 +134,7 @@ func (h *Hub) SendEphemeral(ctx context.Context, m Outgoing) (Sent, error) {
 
 // Broadcast pushes an ephemeral system message to every session here and on other nodes; it returns to how many users here.
 func (h *Hub) Broadcast(_ context.Context, typ int64, content []byte) (online int, err error) {
-	id := h.SessionID(h.sessions.Add(1)) // unique: every broadcast is a message of its own
+	id := fmt.Sprintf("%s/%d", h.cluster.Self().Incarnation, h.logins.Add(1)) // unique: every broadcast is a message of its own
 	ts := h.now()
 	packet := func(dst []byte, user string) []byte {
 		c := codec.ConvMessage{

@@ -37,7 +37,6 @@ var errRevoked = &hub.Error{Code: codec.CodeUnauthorized, Message: "token revoke
 type loginResult struct {
 	identity auth.Identity
 	terminal string
-	number   uint64
 	store.Attachment
 	err error
 }
@@ -112,7 +111,7 @@ func (m *Manager) authenticate(token, terminal string, ref hub.Ref) (r loginResu
 			break
 		}
 	}
-	r.number, r.Attachment, r.err = m.hub.Login(ctx, r.identity.User, r.terminal, ref, r.identity.IssuedAt)
+	r.Attachment, r.err = m.hub.Login(ctx, r.identity.User, r.terminal, ref, r.identity.IssuedAt)
 	return r
 }
 
@@ -156,7 +155,7 @@ func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
 	if s.x != nil {
 		s.x.token = ""
 	}
-	s.user, s.terminal, s.number = a.identity.User, a.terminal, a.number
+	s.user, s.terminal = a.identity.User, a.terminal
 	s.expires, s.issued = ceilSeconds(a.identity.ExpiresAt), a.identity.IssuedAt
 	s.since = uint32(s.now() / 1000)
 	s.clientAck, s.window = r.ClientAck, defaultWindow
@@ -171,7 +170,7 @@ func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
 	s.loop.stats.sessions.Add(1)
 	l := s.loop
 	l.scratch = codec.AppendLogin(l.scratch[:0], id, &codec.LoginReply{
-		UserID: s.user, Terminal: s.terminal, SessionID: m.hub.SessionID(s.number),
+		UserID: s.user, Terminal: s.terminal, SessionID: m.hub.SessionID(s.ref()),
 		ServerTime: s.now(), ExpiresAt: a.identity.ExpiresAt, Heartbeat: int(m.o.HeartbeatInterval.Seconds()),
 		Epoch: m.epoch, Head: s.head, First: a.First, Acked: a.Acked, Resumed: resumed, Node: m.hub.NodeID(),
 	})

@@ -25,7 +25,6 @@ type Session struct {
 
 	user     string
 	terminal string
-	number   uint64 // the hub's, see hub.SessionID
 
 	issued int64 // ms, iat of the token
 
@@ -153,7 +152,7 @@ func (s *Session) setDeadline() {
 // info describes the session to hooks.
 func (s *Session) info() Info {
 	return Info{
-		User: s.user, Terminal: s.terminal, SessionID: s.hub().SessionID(s.number),
+		User: s.user, Terminal: s.terminal, SessionID: s.hub().SessionID(s.ref()),
 		Transport: s.conn.Transport().String(), IP: s.conn.Remote().Addr().Unmap().String(),
 	}
 }
