@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -147,27 +146,50 @@ func (p *process) descriptors() (total int, kinds map[string]int) {
 	return total, kinds
 }
 
-// resident is RssAnon, the memory that is the process's own, in bytes, after the server has collected its garbage and
-// given back to the kernel what it does not use.
-func (p *process) resident() int64 {
+// memory is what a server takes, in bytes.
+type memory struct {
+	resident int64 // RssAnon, without what is free and given back
+	live     int64 // of the Go heap, without what the store's database holds; only of a server with envProfile
+}
+
+func (m memory) String() string {
+	return fmt.Sprintf("%d KB, %d KB of it live", m.resident>>10, m.live>>10)
+}
+
+// memory collects the server's garbage and measures.
+func (p *process) memory() (m memory) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 		p.t.Fatal(err)
 	}
-	if line, ok := <-p.lines; !ok || line != "trimmed" {
+	line := <-p.lines
+	if _, err := fmt.Sscanf(line, "live %d", &m.live); err != nil {
 		p.t.Fatalf("the server said %q", line)
 	}
-	status, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	defer func() { _ = status.Close() }()
-	for lines := bufio.NewScanner(status); lines.Scan(); {
-		var kb int64
-		if _, err := fmt.Sscanf(lines.Text(), "RssAnon: %d kB", &kb); err == nil {
-			return kb << 10
-		}
+	_, rss, _ := strings.Cut(string(status), "\nRssAnon:")
+	if _, err := fmt.Sscanf(rss, "%d kB", &m.resident); err != nil {
+		p.t.Fatalf("RssAnon in /proc/PID/status: %v", err)
 	}
-	p.t.Fatal("no RssAnon in /proc/PID/status")
-	return 0
+	m.resident <<= 10
+	return m
+}
+
+// resting is memory when what was under way has ended: when it no longer falls.
+func (p *process) resting() memory {
+	p.t.Helper()
+	const step = 256 << 10 // falls below it are noise
+	now := p.memory()
+	for calm := 0; calm < 3; {
+		time.Sleep(200 * time.Millisecond)
+		next := p.memory()
+		if calm++; next.resident < now.resident-step || next.live < now.live-step {
+			calm = 0
+		}
+		now.resident, now.live = min(now.resident, next.resident), min(now.live, next.live)
+	}
+	return now
 }
