@@ -12,12 +12,14 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/meshtalk/meshtalk/client"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/server"
+	"github.com/meshtalk/meshtalk/session"
 )
 
 // A graceful stop under load: every client is told to come back, everything acknowledged is there after a restart, and
@@ -199,6 +201,50 @@ func mustRequest(t *testing.T, url string) *http.Request {
 		t.Fatal(err)
 	}
 	return req
+}
+
+// A hook that hangs does not keep the server from stopping in time, nor another from starting on the same data.
+func TestStopInTime(t *testing.T) {
+	began, release := make(chan struct{}, 2), make(chan struct{})
+	hang := func() { began <- struct{}{}; <-release }
+	o := options(t)
+	o.Hooks.AfterCommit = func(*codec.ConvMessage) { hang() }
+	o.Hooks.BeforeSend = func(_ context.Context, m *session.Outgoing) error {
+		if m.To == "hang" {
+			hang()
+		}
+		return nil
+	}
+	srv, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Stop(t.Context()); err != nil { // before the start
+		t.Error(err)
+	}
+	if err := srv.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, o: o, srv: srv, ids: new(atomic.Int64)}
+	alice, bob := n.login("tcp", "alice"), n.login("websocket", "bob")
+	alice.send(`{"cmd":3,"id":"1","data":{"to":"bob","content":1}}`)
+	bob.send(`{"cmd":3,"id":"1","data":{"to":"hang","content":1}}`)
+	<-began
+	<-began
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err = srv.Stop(ctx)
+	if err == nil || !strings.Contains(err.Error(), "shutdown.timeout") {
+		t.Errorf("Stop: %v, want what was cut short", err)
+	}
+	if err := srv.Stop(t.Context()); err != nil { // once is enough
+		t.Error(err)
+	}
+	o.Hooks = server.Hooks{}
+	next := &node{t: t, o: o, ids: new(atomic.Int64)}
+	next.run()
+	next.login("tcp", "bob").inboxes(1, 1) // it was committed before the hook hung
+	close(release)
 }
 
 // A start that fails leaves nothing behind and says in one line which key is wrong.

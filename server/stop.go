@@ -78,8 +78,11 @@ const goAwayDelay = time.Second
 
 // Stop ends the server gracefully: /readyz turns 503, nothing new is accepted, clients are told to come back, what was
 // accepted is kept and answered, and everything ends; at the latest when ctx does, and then with an error that says what was cut short.
+// It does nothing before Start and after a Stop.
 func (s *Server) Stop(ctx context.Context) error {
-	s.draining.Store(true)
+	if s.hubDone == nil || s.draining.Swap(true) {
+		return nil
+	}
 	s.log.Info("stopping", "sessions", s.sessions.Stats().Sessions)
 	s.engine.StopAccepting()
 	s.sessions.GoAway(ctx, "the server restarts", goAwayDelay)
@@ -106,7 +109,9 @@ func (s *Server) Stop(ctx context.Context) error {
 // close ends what is left after the loops: the admin port, the clockwork, the pool and at last the store.
 func (s *Server) close(ctx context.Context) error {
 	if s.admin != nil {
-		_ = s.admin.Shutdown(ctx) // a request that hangs is cut by the exit
+		if s.admin.Shutdown(ctx) != nil {
+			_ = s.admin.Close() // cuts the requests that hang
+		}
 	}
 	if s.stopKeys != nil {
 		s.stopKeys()
@@ -114,20 +119,36 @@ func (s *Server) close(ctx context.Context) error {
 	if s.quit != nil {
 		close(s.quit)
 	}
-	s.wg.Wait()
-	if s.hub != nil {
-		s.hub.Close()
-	}
+	err := s.waitForWork(ctx)
 	if s.store != nil {
-		if err := s.store.Close(); err != nil {
-			return fmt.Errorf("close the store: %w", err)
+		if e := s.store.Close(); e != nil {
+			err = errors.Join(err, fmt.Errorf("close the store: %w", e))
 		}
 	}
-	return nil
+	return err
+}
+
+// waitForWork waits for the clockwork and the pool. A hook that hangs must not keep the store open for ever.
+func (s *Server) waitForWork(ctx context.Context) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.wg.Wait()
+		if s.hub != nil {
+			s.hub.Close()
+		}
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("shutdown.timeout: requests still run: %w", ctx.Err())
+	}
 }
 
 // abort closes what a failed Start had opened.
 func (s *Server) abort() {
+	s.draining.Store(true) // there is nothing to Stop
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if s.stopHub != nil {
