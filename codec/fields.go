@@ -211,6 +211,9 @@ func readSeq(value []byte) (n uint64, ok bool) {
 // readLimit reads a limit or window: above most it is clamped, below 1 it is refused.
 func readLimit(value []byte, most int) (n int, ok bool) {
 	i, ok := readInt(value)
+	if !ok && len(value) > 18 && len(bytes.Trim(value, "0123456789")) == 0 { // beyond 64 bits is above most too
+		return most, true
+	}
 	return int(min(i, int64(most))), ok && i >= 1
 }
 

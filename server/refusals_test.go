@@ -204,6 +204,7 @@ func TestLimitsTaken(t *testing.T) {
 		{`{"cmd":9,"id":"h","data":{"conv":"n:alice"}}`, `{"cmd":9,"data":{"conv":"n:alice","messages":[],"more":false}}`},
 		{`{"cmd":9,"id":"h","data":{"conv":"p:alice:alice"}}`, `{"cmd":9,"data":{"messages":[]}}`},
 		{`{"cmd":8,"id":"p","data":{"after":100,"limit":100000}}`, `{"cmd":8,"data":{"entries":[],"head":5,"first":1,"more":false}}`},
+		{`{"cmd":8,"id":"p","data":{"after":100,"limit":99999999999999999999999}}`, `{"cmd":8,"data":{"entries":[]}}`},
 		{`{"cmd":7,"id":"a","data":{"conv":"p:42:alice","seq":1}}`, ``}, // no large group: ignored
 		{`{"cmd":7,"id":"a","data":{"inbox":0}}`, ``},
 		{`{"cmd":10,"id":"r","data":{"conv":"p:42:alice","seq":0}}`, ``},
