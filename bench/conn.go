@@ -47,6 +47,7 @@ type conn struct {
 	unacked   uint16
 	pulling   bool // a gap is being filled by PULL
 	midway    bool // only a part of a WebSocket message has come
+	stalled   bool // it does not read
 	resumes   bool // LOGIN says how far the connection before has come
 	largeDue  bool // there is something of the large group to acknowledge
 	ws        codec.WSFramer

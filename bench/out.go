@@ -146,12 +146,27 @@ func (l *loop) write(c *conn) {
 
 // arm asks for EPOLLOUT, or no more.
 func (l *loop) arm(c *conn, on bool) {
-	if c.armed == on {
-		return
+	if c.armed != on {
+		c.armed = on
+		l.watch(c)
 	}
-	c.armed = on
-	events := uint32(unix.EPOLLIN)
-	if on {
+}
+
+// stall makes c stop reading, or go on.
+func (l *loop) stall(c *conn, on bool) {
+	c.stalled = on
+	if c.phase == live {
+		l.watch(c)
+	}
+}
+
+// watch tells epoll what c waits for.
+func (l *loop) watch(c *conn) {
+	var events uint32
+	if !c.stalled {
+		events |= unix.EPOLLIN
+	}
+	if c.armed {
 		events |= unix.EPOLLOUT
 	}
 	if err := l.poll.set(unix.EPOLL_CTL_MOD, c.fd, c.index, events); err != nil {

@@ -11,6 +11,7 @@ type pace struct {
 	started  bool
 	next     float64 // intended time of the next message, ns
 	turn     int
+	end      int64 // when it ends, ns of the run's clock; 0 = with the measured time
 }
 
 // setRate makes an open loop of messages per second; 0 leaves it closed.
@@ -27,8 +28,12 @@ func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (nex
 	if l.o.from == 0 || p.units == 0 { // not begun
 		return math.MaxInt64
 	}
+	end := l.o.until
+	if p.end != 0 {
+		end = p.end
+	}
 	if p.closed() {
-		if now >= l.o.until {
+		if now >= end {
 			return math.MaxInt64
 		}
 		for i := 0; !p.started && i < p.units; i++ {
@@ -37,17 +42,17 @@ func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (nex
 			}
 		}
 		p.started = true
-		return l.o.until
+		return end
 	}
 	if !p.started {
 		p.started, p.next = true, float64(now)
 	}
-	for p.next <= float64(now) && int64(p.next) < l.o.until {
+	for p.next <= float64(now) && int64(p.next) < end {
 		send(p.turn, int64(p.next))
 		p.turn = (p.turn + 1) % p.units
 		p.next += p.step
 	}
-	if int64(p.next) >= l.o.until {
+	if int64(p.next) >= end {
 		return math.MaxInt64
 	}
 	return int64(p.next)

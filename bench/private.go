@@ -60,14 +60,18 @@ type privateScene struct {
 func newPrivateScene(l *loop, po PrivateOptions) *privateScene {
 	s := &privateScene{pairs: make([]pair, len(l.conns)/2)}
 	for i := range s.pairs {
-		a, b := &l.conns[2*i], &l.conns[2*i+1]
-		a.flow, b.flow = int32(i), int32(i)
-		s.pairs[i] = pair{sender: a, receiver: b,
-			t: newTemplate(codec.PrivateMessage, l.o.user(b.number), po.Size, l.o.run, uint32(a.number/2))}
+		s.pairs[i] = newPair(l, i, po.Size)
 	}
 	s.pace = pace{units: len(s.pairs), inFlight: po.InFlight}
 	s.pace.setRate(po.Rate * float64(len(s.pairs)) / float64(po.Pairs))
 	return s
+}
+
+// newPair is pair number i of l, of connections 2i and 2i+1.
+func newPair(l *loop, i, size int) pair {
+	a, b := &l.conns[2*i], &l.conns[2*i+1]
+	a.flow, b.flow = int32(i), int32(i)
+	return pair{sender: a, receiver: b, t: newTemplate(codec.PrivateMessage, l.o.user(b.number), size, l.o.run, uint32(a.number/2))}
 }
 
 func (s *privateScene) due(l *loop, now int64) int64 {
@@ -83,8 +87,20 @@ func (s *privateScene) send(l *loop, p *pair, intended int64) {
 }
 
 func (s *privateScene) message(l *loop, c *conn, p push) {
+	pr := s.took(l, c, p)
+	if pr == nil {
+		return
+	}
+	l.arrived(p.mark.time)
+	if s.pace.closed() && l.now < l.o.until {
+		s.send(l, pr, l.now)
+	}
+}
+
+// took checks a message and returns its pair if it is one for the receiver.
+func (s *privateScene) took(l *loop, c *conn, p push) *pair {
 	if !p.marked || p.mark.run != l.o.run {
-		return // what an earlier run left in the inbox
+		return nil // what an earlier run left in the inbox
 	}
 	pr := &s.pairs[c.flow]
 	newest := &pr.received
@@ -97,12 +113,9 @@ func (s *privateScene) message(l *loop, c *conn, p push) {
 	}
 	*newest = max(*newest, p.mark.number)
 	if c == pr.sender {
-		return
+		return nil
 	}
-	l.arrived(p.mark.time)
-	if s.pace.closed() && l.now < l.o.until {
-		s.send(l, pr, l.now)
-	}
+	return pr
 }
 
 func (s *privateScene) accepted(l *loop, c *conn, m mark) {

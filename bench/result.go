@@ -33,6 +33,7 @@ type Result struct {
 
 	Floor *Floor       `json:"floor,omitempty"`
 	Storm *StormResult `json:"storm,omitempty"`
+	Slow  *SlowResult  `json:"slow,omitempty"`
 
 	Load   Usage  `json:"load"`
 	Server *Usage `json:"server,omitempty"`
@@ -202,6 +203,9 @@ func (r *Result) sum(s *stats, p *plan) {
 	}
 	if r.Storm != nil {
 		r.Storm.CatchUp, r.Storm.Login = s.hist(histCatchUp).summary(), s.hist(histReLogin).summary()
+	}
+	if r.Slow != nil {
+		r.Slow.sum(s)
 	}
 	r.Limit = r.limit()
 	r.OK = len(r.Failures) == 0

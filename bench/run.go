@@ -30,6 +30,8 @@ type runner struct {
 	server *process
 
 	sending atomic.Int32 // loops that may still send
+
+	during func(ctx context.Context) // runs beside the traffic until ctx ends, if set
 }
 
 // reservedFiles are descriptors that are no connections: epoll, standard streams, HTTP, /proc.
@@ -193,8 +195,12 @@ func (r *runner) drive(ctx context.Context) error {
 		return "drain"
 	}
 	measured, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var sampler sync.WaitGroup
 	sampler.Go(func() { r.measure(measured) })
+	if r.during != nil {
+		sampler.Go(func() { r.during(measured) })
+	}
 	r.sending.Store(int32(len(r.loops)))
 	err := r.each(ctx, stage, func(l *loop) error {
 		if err := l.spin(0, func() bool { return l.now >= r.o.until }); err != nil {
@@ -202,7 +208,9 @@ func (r *runner) drive(ctx context.Context) error {
 		}
 		return r.drain(l)
 	})
-	cancel()
+	if err != nil {
+		cancel() // else the samplers end by themselves with the measured time, which has passed
+	}
 	sampler.Wait()
 	return err
 }

@@ -56,6 +56,8 @@ type stats struct {
 	packetsIn, packetsOut, reads, writes int64
 	heartBeats, lags, gaps               int64
 
+	bulkMessages, bulkBytes int64 // to slow receivers
+
 	named map[string]histogram // of a scenario of its own
 
 	waited int64 // ns asleep in epoll
@@ -95,6 +97,8 @@ func (s *stats) merge(o *stats) {
 	s.heartBeats += o.heartBeats
 	s.lags += o.lags
 	s.gaps += o.gaps
+	s.bulkMessages += o.bulkMessages
+	s.bulkBytes += o.bulkBytes
 	s.waited += o.waited
 	s.stall = max(s.stall, o.stall)
 }

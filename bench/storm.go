@@ -262,6 +262,7 @@ func (s *stormScene) message(l *loop, c *conn, p push) {
 	s.done++
 	s.lastDone = l.now
 	if s.start > 0 {
+		l.tally.arrived(l.now - s.start)
 		l.stats.hist(histCatchUp).record(l.now - s.start)
 	}
 }

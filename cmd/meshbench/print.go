@@ -85,6 +85,9 @@ func (p *printer) result(r *bench.Result) error {
 	if r.Storm != nil {
 		storm(line, r.Storm)
 	}
+	if r.Slow != nil {
+		slow(line, r.Slow)
+	}
 	if r.Floor != nil {
 		floor(line, r.Floor)
 	}
