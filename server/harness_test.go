@@ -185,11 +185,6 @@ func eachTransport(t *testing.T, f func(t *testing.T, transport string)) {
 	}
 }
 
-// with is p in the hands of a subtest.
-func (p *peer) with(t *testing.T) *peer {
-	return &peer{t: t, c: p.c, ids: p.ids, skip: p.skip}
-}
-
 // on is n in the hands of a subtest.
 func (n *node) on(t *testing.T) *node {
 	return &node{t: t, o: n.o, srv: n.srv, stop: n.stop, ids: n.ids}
