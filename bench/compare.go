@@ -79,6 +79,12 @@ func figures() []figureOf {
 	}
 	all = append(all, latencies("delivery", func(r *Result) *Latency { return r.Delivery })...)
 	all = append(all, latencies("accept", func(r *Result) *Latency { return r.Accept })...)
+	all = append(all, latencies("caught up", func(r *Result) *Latency {
+		if r.Storm == nil {
+			return nil
+		}
+		return &r.Storm.CatchUp
+	})...)
 	server := func(f func(*Usage) float64) func(*Result) (float64, bool) {
 		return func(r *Result) (float64, bool) {
 			if r.Server == nil {

@@ -100,6 +100,13 @@ func summaryRows(r *Result) (rows []reportRow) {
 		lat("delivery", r.Delivery)
 		lat("accept", r.Accept)
 	}
+	if s := r.Storm; s != nil {
+		for _, round := range s.Rounds {
+			add("storm", "%d caught up within %s s, logged in within %s s", round.CaughtUp, short(round.AllCaughtUp), short(round.LoginSeconds))
+		}
+		lat("login again", &s.Login)
+		lat("caught up", &s.CatchUp)
+	}
 	for _, m := range r.Memory {
 		add("memory", "%d connections: %s anonymous", m.Connections, bytesText(float64(m.RSSAnon)))
 	}
@@ -205,7 +212,7 @@ func distributionPlot(d []Quantile) plot {
 func stages(series []Sample) (bands [][2]float64) {
 	from := 0.0
 	for _, s := range series {
-		if s.Stage != "measure" && s.Stage != "idle" {
+		if s.Stage == "connect" || s.Stage == "warm-up" || s.Stage == "drain" {
 			if n := len(bands); n > 0 && bands[n-1][1] == from {
 				bands[n-1][1] = s.At
 			} else {

@@ -18,8 +18,8 @@ type Progress struct {
 	Sent        int64
 	Delivered   int64
 	Failures    int64
-	P99         float64       // ms, of the deliveries of the last second; 0 = none
-	Total       time.Duration // of warm-up and measured time
+	P99         float64 // ms, of the deliveries of the last second; 0 = none
+	Done        float64 // share of connecting, or of warm-up and measured time, that is done; < 0 = unknown
 }
 
 // runner drives the loops through the phases of a run and makes its result.
@@ -120,14 +120,27 @@ func (r *runner) tell(stage string) {
 	if r.o.Progress == nil {
 		return
 	}
-	p := Progress{Stage: stage, Elapsed: time.Since(r.o.epoch), P99: r.o.series.p99(), Total: r.o.WarmUp + r.o.Duration}
+	p := Progress{Stage: stage, Elapsed: time.Since(r.o.epoch), P99: r.o.series.p99()}
 	for _, l := range r.loops {
 		p.Connections += l.progress.lives.Load()
 		p.Sent += l.progress.sent.Load()
 		p.Delivered += l.progress.delivered.Load()
 		p.Failures += l.progress.failures.Load()
 	}
+	p.Done = r.done(stage, p)
 	r.o.Progress(p)
+}
+
+// done is Progress.Done.
+func (r *runner) done(stage string, p Progress) float64 {
+	begin := r.o.from - int64(r.o.WarmUp)
+	switch {
+	case stage == "connect":
+		return float64(p.Connections) / float64(r.result.Connections)
+	case r.o.until > 0 && r.o.until > begin:
+		return float64(int64(p.Elapsed)-begin) / float64(r.o.until-begin)
+	}
+	return -1
 }
 
 // connect opens each loop's connections up to n(loop) and waits until they are logged in or have failed.

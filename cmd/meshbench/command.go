@@ -126,10 +126,10 @@ func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pf
 			if err != nil {
 				return err
 			}
-			out := &printer{out: cmd.OutOrStdout(), live: cmd.ErrOrStderr(), asJSON: c.asJSON}
-			o.Progress = out.progress()
+			out, live := &printer{out: cmd.OutOrStdout(), asJSON: c.asJSON}, newLiveLine(cmd.ErrOrStderr())
+			o.Progress = live.show()
 			result, err := profiled(c.cpuProfile, func() (*bench.Result, error) { return c.run(cmd.Context(), o, run) })
-			out.endProgress()
+			live.clear()
 			if err != nil {
 				return err
 			}

@@ -4,49 +4,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/meshtalk/meshtalk/bench"
 )
 
-// printer writes a live line while a run goes on, if there is a terminal for it, and the result.
+// printer writes the result.
 type printer struct {
-	out, live io.Writer
-	asJSON    bool
-	shown     bool
-	last      bench.Progress
-}
-
-// progress is the function that shows the live line; nil without a terminal.
-func (p *printer) progress() func(bench.Progress) {
-	f, ok := p.live.(*os.File)
-	if !ok {
-		return nil
-	}
-	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-		return nil
-	}
-	return func(now bench.Progress) {
-		since := (now.Elapsed - p.last.Elapsed).Seconds()
-		rate := 0.0
-		if since > 0 {
-			rate = float64(now.Delivered-p.last.Delivered) / since
-		}
-		p.last, p.shown = now, true
-		_, _ = fmt.Fprintf(p.live, "\r\033[K%6.1f s  %-8s %d connections  %.0f messages/s  %d sent  %d failures", now.Elapsed.Seconds(),
-			now.Stage, now.Connections, rate, now.Sent, now.Failures)
-	}
-}
-
-func (p *printer) endProgress() {
-	if p.shown {
-		_, _ = fmt.Fprint(p.live, "\r\033[K")
-	}
+	out    io.Writer
+	asJSON bool
 }
 
 func (p *printer) result(r *bench.Result) error {
