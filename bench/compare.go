@@ -80,10 +80,19 @@ func figures() []figureOf {
 	all = append(all, latencies("delivery", func(r *Result) *Latency { return r.Delivery })...)
 	all = append(all, latencies("accept", func(r *Result) *Latency { return r.Accept })...)
 	all = append(all, latencies("caught up", func(r *Result) *Latency {
-		if r.Storm == nil {
+		switch {
+		case r.Storm != nil:
+			return &r.Storm.CatchUp
+		case r.Slow != nil:
+			return &r.Slow.CatchUp
+		}
+		return nil
+	})...)
+	all = append(all, latencies("others during the stall", func(r *Result) *Latency {
+		if r.Slow == nil {
 			return nil
 		}
-		return &r.Storm.CatchUp
+		return &r.Slow.During
 	})...)
 	server := func(f func(*Usage) float64) func(*Result) (float64, bool) {
 		return func(r *Result) (float64, bool) {

@@ -107,6 +107,16 @@ func summaryRows(r *Result) (rows []reportRow) {
 		lat("login again", &s.Login)
 		lat("caught up", &s.CatchUp)
 	}
+	if s := r.Slow; s != nil {
+		add("to slow receivers", "%d messages, %s", s.BulkMessages, bytesText(float64(s.BulkBytes)))
+		lat("others before", &s.Before)
+		lat("others during", &s.During)
+		lat("others after", &s.After)
+		lat("caught up", &s.CatchUp)
+		for _, m := range s.Memory {
+			add("memory "+m.Part, "from %s, at most %s anonymous", bytesText(float64(m.First)), bytesText(float64(m.Highest)))
+		}
+	}
 	for _, m := range r.Memory {
 		add("memory", "%d connections: %s anonymous", m.Connections, bytesText(float64(m.RSSAnon)))
 	}

@@ -121,8 +121,9 @@ type localServer struct {
 func (s *localServer) dataDir() string { return filepath.Join(s.folder, "data") }
 
 // startServer runs the server and waits until it says that it is ready.
-func startServer(ctx context.Context, path string, flags []string) (s *localServer, err error) {
-	s = &localServer{exited: make(chan error, 1)}
+func startServer(ctx context.Context, path string, flags []string) (*localServer, error) {
+	s := &localServer{exited: make(chan error, 1)}
+	var err error
 	if s.folder, err = os.MkdirTemp("", "meshbench-"); err != nil {
 		return nil, err
 	}
