@@ -184,7 +184,7 @@ type Store interface {
 	ConvHead(ctx context.Context, conv string) (Inbox, error)
 	// History: with after ≠ nil oldest first from after+1, else newest first from below before (nil = from the head).
 	History(ctx context.Context, conv string, before, after *uint64, limit int) (messages []Message, more bool, err error)
-	// Conversations pages through what the user has a message in and may read now, newest activity first. cursor "" begins; next "" ends. A malformed cursor is ErrNotFound.
+	// Conversations pages through what the user has a message in and may read now, newest activity first (of the same ms, the later commit first). cursor "" begins; next "" ends. A malformed cursor is ErrNotFound.
 	Conversations(ctx context.Context, user, cursor string, limit int) (list []Conversation, next string, err error)
 
 	// Ack moves the terminal's inbox position forward (never back); ErrPosition above the head. Durable within 3 s and at Close.

@@ -18,6 +18,7 @@ type cursor struct {
 	asOf   int64
 	bucket uint16
 	ts     int64
+	order  uint64
 	conv   string
 }
 
@@ -25,13 +26,15 @@ func (c *cursor) encode() string {
 	b := binary.AppendUvarint(nil, uint64(c.asOf))
 	b = binary.AppendUvarint(b, uint64(c.bucket))
 	b = binary.AppendUvarint(b, uint64(c.ts))
+	b = binary.AppendUvarint(b, c.order)
 	return base64.RawURLEncoding.EncodeToString(append(b, c.conv...))
 }
 
 func parseCursor(text string) (*cursor, error) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	in := reader{b: b}
-	c := &cursor{asOf: int64(in.uvarint()), bucket: uint16(in.uvarint()), ts: int64(in.uvarint()), conv: string(in.b)}
+	c := &cursor{asOf: int64(in.uvarint()), bucket: uint16(in.uvarint()), ts: int64(in.uvarint()), order: in.uvarint()}
+	c.conv = string(in.b)
 	if kind, _, _ := store.ConvKind(c.conv); err != nil || in.bad || kind == 0 {
 		return nil, fmt.Errorf("%w: cursor", store.ErrNotFound)
 	}
@@ -47,14 +50,16 @@ type activity struct {
 	seq    uint64
 	bucket uint16
 	ts     int64
+	order  uint64 // among the messages of the same ts
 }
 
 func compareActivity(a, b *activity) int {
-	return cmp.Or(cmp.Compare(b.bucket, a.bucket), cmp.Compare(b.ts, a.ts), cmp.Compare(a.conv, b.conv))
+	return cmp.Or(cmp.Compare(b.bucket, a.bucket), cmp.Compare(b.ts, a.ts), cmp.Compare(b.order, a.order),
+		cmp.Compare(a.conv, b.conv))
 }
 
 func (c *cursor) passed(a *activity) bool {
-	return compareActivity(a, &activity{conv: c.conv, bucket: c.bucket, ts: c.ts}) <= 0
+	return compareActivity(a, &activity{conv: c.conv, bucket: c.bucket, ts: c.ts, order: c.order}) <= 0
 }
 
 // Conversations implements store.Store.
@@ -88,7 +93,7 @@ func (s *Store) Conversations(ctx context.Context, user, text string, limit int)
 			if from == nil {
 				asOf = found[0].ts
 			}
-			c := cursor{asOf: asOf, bucket: last.bucket, ts: last.ts, conv: last.conv}
+			c := cursor{asOf: asOf, bucket: last.bucket, ts: last.ts, order: last.order, conv: last.conv}
 			return list, c.encode(), nil
 		}
 		c, err := g.describe(ctx, user, a)
@@ -223,13 +228,14 @@ func (g *generation) activity(conv string, kind byte, floor uint64, asOf int64) 
 			return nil, err
 		}
 	}
-	a.ts, a.bucket = r.ts, v.days[dayOf(v.days, a.seq)].bucket
+	a.ts, a.order, a.bucket = r.ts, r.order, v.days[dayOf(v.days, a.seq)].bucket
 	return a, nil
 }
 
 // counters is what a message's row tells without its content.
 type counters struct {
 	ts      int64
+	order   uint64
 	event   bool
 	who     byte
 	recalls uint64
@@ -244,7 +250,7 @@ func (g *generation) counters(v view, seq uint64) (c counters, err error) {
 		return c, fmt.Errorf("store: conversation %d, message %d: %w", v.id, seq, errRow)
 	}
 	found, err := g.messageRow(v.tails, v.days[i].bucket, v.id, seq, func(r *record) error {
-		c = counters{ts: r.ts, event: r.kind() == store.Recall, who: r.who, recalls: r.recalls, fromA: r.fromA,
+		c = counters{ts: r.ts, order: r.order, event: r.kind() == store.Recall, who: r.who, recalls: r.recalls, fromA: r.fromA,
 			inboxA: r.inboxA, inboxB: r.inboxB}
 		return nil
 	})

@@ -204,7 +204,7 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 		}
 	}
 	r.Entries = c.p.entries[begin:len(c.p.entries):len(c.p.entries)]
-	c.rec.ts, c.rec.recalls = ts, v.recalls
+	c.rec.ts, c.rec.order, c.rec.recalls = ts, c.order(), v.recalls
 	if v.kind == 'p' {
 		if c.rec.who == whoA && d.Kind != store.Recall {
 			v.fromA++
@@ -223,6 +223,13 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 	g.s.filter.add(bucket, &d.MsgID)
 	c.p.stored++
 	return nil
+}
+
+// order is the place of the message at hand among all: a millisecond holds many, and the list of conversations is in
+// the order of their newest ones.
+func (c *commit) order() uint64 {
+	const bits = 10 // more messages in one commit share the last place
+	return c.p.serial<<bits | uint64(min(c.p.stored, 1<<bits-1))
 }
 
 // named is a name as bytes that live until the row is encoded.

@@ -13,6 +13,7 @@ import (
 //	1   kind in the low 3 bits, flags above
 //	16  msgID
 //	    uvarint ts
+//	    uvarint order, see commit.order
 //	    uvarint recalls so far in the conversation, this one included
 //	    private conversations: uvarint messages of a so far, inbox number of a, inbox number of b
 //	1   who: system, a, b, or a name (uvarint length, bytes) follows
@@ -40,6 +41,7 @@ type record struct {
 	flags   byte
 	msgID   []byte
 	ts      int64
+	order   uint64 // over all conversations, for messages of the same ts
 	recalls uint64
 	fromA   uint64 // messages of a up to this one
 	inboxA  uint64
@@ -55,7 +57,7 @@ type record struct {
 func (r *record) kind() store.Kind { return store.Kind(r.flags & recKindMask) }
 
 func (r *record) size() int {
-	n := 1 + 16 + uvarintLen(uint64(r.ts)) + uvarintLen(r.recalls) + 1 + uvarintLen(uint64(len(r.id))) + len(r.id) +
+	n := 1 + 16 + uvarintLen(uint64(r.ts)) + uvarintLen(r.order) + uvarintLen(r.recalls) + 1 + uvarintLen(uint64(len(r.id))) + len(r.id) +
 		uvarintLen(zigzag(r.typ)) + len(r.content)
 	if r.flags&recPrivate != 0 {
 		n += uvarintLen(r.fromA) + uvarintLen(r.inboxA) + uvarintLen(r.inboxB)
@@ -79,6 +81,7 @@ func (r *record) encode(b []byte) {
 	copy(b[1:17], r.msgID)
 	n := 17
 	n += binary.PutUvarint(b[n:], uint64(r.ts))
+	n += binary.PutUvarint(b[n:], r.order)
 	n += binary.PutUvarint(b[n:], r.recalls)
 	if r.flags&recPrivate != 0 {
 		n += binary.PutUvarint(b[n:], r.fromA)
@@ -108,6 +111,7 @@ func (r *record) decode(b []byte) error {
 	*r = record{flags: b[0], msgID: b[1:17]}
 	in := reader{b: b[17:]}
 	r.ts = int64(in.uvarint())
+	r.order = in.uvarint()
 	r.recalls = in.uvarint()
 	if r.flags&recPrivate != 0 {
 		r.fromA, r.inboxA, r.inboxB = in.uvarint(), in.uvarint(), in.uvarint()

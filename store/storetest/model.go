@@ -19,6 +19,7 @@ type model struct {
 	now    int64
 	first  int64 // day of the oldest message kept
 	firstD int64 // day of the oldest repeat remembered
+	stored int   // messages
 	convs  map[string][]*mmsg
 	inbox  map[string][]*mmsg
 	groups map[string]map[string]uint64 // members and where they joined
@@ -33,6 +34,7 @@ type mmsg struct {
 	seq      uint64
 	ts       int64
 	day      int64
+	order    int // over all conversations
 	recalled *mmsg
 	large    bool
 	inbox    map[string]uint64
@@ -95,6 +97,8 @@ func (m *model) commit(d *store.Draft) store.Result {
 		msg.ts = max(d.TS, conv[n-1].ts)
 	}
 	msg.day = msg.ts / day
+	m.stored++
+	msg.order = m.stored
 	if m.convs[d.Conv] = append(conv, msg); msg.large {
 		m.large[a] = msg.day
 	}
@@ -184,10 +188,13 @@ func (m *model) conversations(user string) (list []store.Conversation) {
 		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b store.Conversation) int {
-		return cmp.Or(cmp.Compare(b.Last.TS, a.Last.TS), cmp.Compare(a.Conv, b.Conv))
+		return cmp.Or(cmp.Compare(b.Last.TS, a.Last.TS), cmp.Compare(m.last(b).order, m.last(a).order))
 	})
 	return list
 }
+
+// last is the newest message of a conversation.
+func (m *model) last(c store.Conversation) *mmsg { return m.convs[c.Conv][c.Last.Seq-1] }
 
 var modelUsers = []string{"a", "ab", "b", "c", "d", "e", "f", "g"}
 

@@ -266,22 +266,22 @@ func testConversations(t *testing.T, be Backend) {
 			same(t, user, got, want)
 		}
 	}
-	check("ann", "p:ann:bob", "p:ann:dan", "g:big", "n:ann", "g:team", "p:ann:cid")
+	check("ann", "p:ann:dan", "p:ann:bob", "g:big", "n:ann", "g:team", "p:ann:cid")
 	check("bob", "p:ann:bob", "g:team")
 	check("u001", "g:big")
 	b.one(b.recall("", "p:ann:cid", 1)) // an event is no activity
-	check("ann", "p:ann:bob", "p:ann:dan", "g:big", "n:ann", "g:team", "p:ann:cid")
+	check("ann", "p:ann:dan", "p:ann:bob", "g:big", "n:ann", "g:team", "p:ann:cid")
 	c := b.conversation("ann", "p:ann:cid")
 	same(t, "last is the message", []any{c.Last.Seq, c.Last.Recalled, c.Head, c.Kind, c.Peer}, []any{1, true, 2, "private", "cid"})
 	c = b.conversation("ann", "n:ann")
 	same(t, "system", []any{c.Kind, c.Peer, c.Group, c.Unread, c.Last.From}, []any{"system", "", "", 1, ""})
 	at(b.private("cid", "ann"), noon+3*day)
-	check("ann", "p:ann:cid", "p:ann:bob", "p:ann:dan", "g:big", "n:ann", "g:team")
+	check("ann", "p:ann:cid", "p:ann:dan", "p:ann:bob", "g:big", "n:ann", "g:team")
 	_, err := b.DeleteGroup(ctx, "big")
 	b.must(err)
-	check("ann", "p:ann:cid", "p:ann:bob", "p:ann:dan", "n:ann", "g:team")
+	check("ann", "p:ann:cid", "p:ann:dan", "p:ann:bob", "n:ann", "g:team")
 	b.reopen(be)
-	check("ann", "p:ann:cid", "p:ann:bob", "p:ann:dan", "n:ann", "g:team")
+	check("ann", "p:ann:cid", "p:ann:dan", "p:ann:bob", "n:ann", "g:team")
 	for _, bad := range []string{"x", "AAAA", "///", "cA", c.Conv} {
 		_, _, err := b.Conversations(ctx, "ann", bad, 10)
 		wantErr(t, "cursor "+bad, err, store.ErrNotFound)
