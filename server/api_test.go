@@ -99,7 +99,7 @@ func TestAPIRefusals(t *testing.T) {
 		{"POST", "/v1/messages", `{"id":"1","to":"bob","content":1,"type":"x"}`, 400, 4000},
 		{"POST", "/v1/messages", `{"id":"1","to":"bob","content":"` + big + `"}`, 413, 4013},
 		{"POST", "/v1/broadcast", `{"content":"` + big + `"}`, 413, 4013},
-		{"POST", "/v1/messages", `{"id":"1","to":"bob","content":"` + strings.Repeat(big, 16) + `"}`, 413, 4013},
+		{"POST", "/v1/messages", `{"id":"1","to":"bob","content":"` + strings.Repeat("x", 1<<20) + `"}`, 413, 4013},
 		{"POST", "/v1/messages", `{"id":"1","group":"nobody","content":1}`, 404, 4004},
 		{"POST", "/v1/messages", `{"id":"1","from":"carol","group":"team","content":1}`, 403, 4003},
 		{"POST", "/v1/messages", `{"id":"used","to":"bob","content":2}`, 409, 4012},
