@@ -1,14 +1,10 @@
 package pebble
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "encoding/binary"
 
 // A commit is one row, 'l' and its serial number, whose value is its blob:
 //
 //	1   version of the blob, 1
-//	    uvarint: the serial of the newest commit that was known to be durable
 //	then items:
 //	1   itemMessage
 //	    uvarint conversation id, seq, bucket
@@ -42,21 +38,12 @@ type item struct {
 	rest        []byte // of the blob
 }
 
-func blobHeader(b []byte, durable uint64) []byte {
-	return binary.AppendUvarint(append(b, blobVersion), durable)
-}
-
-func parseBlobHeader(b []byte) (durable uint64, items []byte, err error) {
-	in := reader{b: b}
-	version := in.byte()
-	durable = in.uvarint()
-	if in.bad {
-		return 0, nil, errRow
+// parseBlob returns the items of a blob.
+func parseBlob(b []byte) (items []byte, err error) {
+	if len(b) == 0 || b[0] != blobVersion {
+		return nil, errRow
 	}
-	if version != blobVersion {
-		return 0, nil, fmt.Errorf("commit of version %d: %w", version, errRow)
-	}
-	return durable, in.b, nil
+	return b[1:], nil
 }
 
 // parse reads the item at the beginning of b.

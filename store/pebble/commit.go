@@ -167,10 +167,12 @@ func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 	}
 	g.inflight = slices.DeleteFunc(g.inflight, func(p *pending) bool { return p.entered.Load() })
 	p := &pending{g: g, serial: g.serial + 1, tail: (*g.tails.Load())[0], prev: prev, pendingParts: s.spare.take(len(drafts)),
-		blob: blobHeader(make([]byte, 0, size), g.durableSerial.Load())}
+		blob: append(make([]byte, 0, size), blobVersion)}
 	c := &s.building
 	*c = commit{g: g, p: p, b: g.db.NewBatchWithSize(size+64, retainBatches), drafts: drafts, bucket: g.bucket,
 		rows: c.rows, hits: c.hits[:0], key: c.key[:0], row: c.row[:0], ends: c.ends[:0]}
+	c.row = logMark{s.identity.epoch, g.durableSerial.Load()}.append(c.row)
+	_ = c.b.LogData(c.row, nil)
 	for i, d := range drafts {
 		if err := c.add(d, &p.results[i], i); err != nil {
 			c.giveUp()

@@ -125,6 +125,10 @@ func (s *Store) openGeneration() (*generation, error) {
 	if err := errors.Join(s.opts.fs.RemoveAll(tmp), s.opts.fs.MkdirAll(tmp, 0o755)); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	marks, err := readLogMarks(s.opts.fs, s.opts.Dir, s.identity)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
 	db, err := pebble.Open(s.opts.Dir, opts)
 	opts.Cache.Unref()
 	if err != nil {
@@ -135,7 +139,10 @@ func (s *Store) openGeneration() (*generation, error) {
 	g.db = db
 	g.fs.opened.Store(true)
 	compactions.opened()
-	if err := errors.Join(g.fs.failed(), g.load()); err != nil {
+	if err = errors.Join(g.fs.failed(), g.load()); err == nil {
+		err = g.checkReplay(marks)
+	}
+	if err != nil {
 		_ = g.close()
 		return nil, fmt.Errorf("store: open %s: %w", s.opts.Dir, err)
 	}
@@ -268,7 +275,7 @@ func (g *generation) refuseForeign() error {
 	}
 	defer it.Close()
 	if it.First() {
-		return fmt.Errorf("store: %s holds a database that is not Mesh-Talk's, or its format row is lost", g.s.opts.Dir)
+		return fmt.Errorf("store: %s holds a database that is not Mesh-Talk's, or its file STORE is lost", g.s.opts.Dir)
 	}
 	return g.readError("open", it.Error())
 }

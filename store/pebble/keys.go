@@ -26,7 +26,7 @@ import (
 //	r user 0 conv            read position
 //	s user                   last seen (ms)
 //	v user                   tokens before it are revoked (ms)
-//	! name                   the store's own: format, epoch, ids, first live buckets, newest commit in tables
+//	! name                   the store's own: ids, first live buckets, newest commit in tables
 const (
 	kCommit   = 'l'
 	kMessage  = 'm'
@@ -48,13 +48,10 @@ const (
 
 // The store's own rows.
 const (
-	rowFormat      = "!format"  // uvarint, see formatVersion
-	rowEpoch       = "!epoch"   // text
 	rowNextID      = "!nextid"  // uvarint: the next id of a user or conversation
 	rowFirstBucket = "!first"   // uvarint: the oldest bucket with messages
 	rowFirstRepeat = "!firstd"  // uvarint: the oldest bucket with repeats
 	rowSerial      = "!serial"  // uvarint: the newest commit that is in tables
-	formatVersion  = uint64(2)  // raised when an older program could not read the rows
 	maxID          = 1<<40 - 1  // ids of users and conversations
 	maxSeq         = 1<<48 - 1  // sequences and inbox numbers
 	dayMillis      = 86_400_000 // a bucket is a UTC day

@@ -10,8 +10,6 @@ package pebble
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -77,13 +75,13 @@ func (o *Options) setDefaults() {
 // Store implements store.Store.
 type Store struct {
 	// Static after Open.
-	opts  Options
-	epoch string
-	lock  *pebble.Lock
-	space *space
-	sizes sizes
-	quit  chan struct{}
-	tasks sync.WaitGroup // flusher, supervisor, filter rebuild
+	opts     Options
+	identity identity
+	lock     *pebble.Lock
+	space    *space
+	sizes    sizes
+	quit     chan struct{}
+	tasks    sync.WaitGroup // supervisor, flushers, filter rebuild
 
 	gen    atomic.Pointer[generation] // the open database; replaced after a failure
 	closed atomic.Bool
@@ -108,9 +106,6 @@ type Store struct {
 }
 
 var _ store.Store = (*Store)(nil)
-
-// markerRestored stands in a copy made by Checkpoint until the copy is first opened.
-const markerRestored = "RESTORED"
 
 // Open opens or creates the store in o.Dir. A directory that another process has open, a corrupt file or a newer
 // format is an error that names the file and the reason.
@@ -143,9 +138,14 @@ func open(o Options) (_ *Store, err error) {
 			_ = lock.Close()
 		}
 	}()
-	if err := checkFiles(o.fs, o.Dir); err != nil {
+	id, found, err := readIdentity(o.fs, o.Dir)
+	if err != nil {
 		return nil, err
 	}
+	if !found {
+		id.epoch = newEpoch()
+	}
+	s.identity = id
 	usage, err := o.fs.GetDiskUsage(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("store: free space of %s: %w", o.Dir, err)
@@ -160,9 +160,14 @@ func open(o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.identify(g); err != nil {
-		_ = g.close()
-		return nil, err
+	if !found {
+		if err = g.refuseForeign(); err == nil {
+			err = writeIdentity(o.fs, o.Dir, id)
+		}
+		if err != nil {
+			_ = g.close()
+			return nil, err
+		}
 	}
 	s.filter = newRepeatFilter(o.FilterBytes)
 	s.gen.Store(g)
@@ -185,77 +190,8 @@ func lockError(dir string, err error) error {
 	return fmt.Errorf("store: %s is in use by another process (stop it, or choose another directory): %w", dir, err)
 }
 
-// checkFiles refuses a directory whose files cannot be a whole store, before Pebble would begin a new one beside them.
-func checkFiles(fs vfs.FS, dir string) error {
-	names, err := fs.List(dir)
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	var manifest, log, data string
-	for _, n := range names {
-		switch {
-		case strings.HasPrefix(n, "marker.manifest."):
-			manifest = n
-		case strings.HasSuffix(n, ".log"):
-			log = n
-		case strings.HasSuffix(n, ".sst") || strings.HasPrefix(n, "MANIFEST-"):
-			data = n
-		}
-	}
-	switch {
-	case manifest == "" && (data != "" || log != ""):
-		return fmt.Errorf("store: %s is corrupt: it holds %s but no marker.manifest file", dir, data+log)
-	case manifest != "" && log == "":
-		return fmt.Errorf("store: %s is corrupt: its log (*.log) is missing", dir)
-	}
-	return nil
-}
-
-// identify reads or makes the rows that every store has.
-func (s *Store) identify(g *generation) error {
-	version, found, err := g.getNumber([]byte(rowFormat))
-	if err != nil {
-		return err
-	}
-	if !found {
-		if err := g.refuseForeign(); err != nil {
-			return err
-		}
-	} else if version < formatVersion {
-		return fmt.Errorf("store: %s has format %d, from before the first release: begin with an empty directory", s.opts.Dir, version)
-	} else if version > formatVersion {
-		return fmt.Errorf("store: %s has format %d; this program reads up to %d: use a newer one", s.opts.Dir, version, formatVersion)
-	}
-	marker := filepath.Join(s.opts.Dir, markerRestored)
-	_, err = s.opts.fs.Stat(marker)
-	restored := err == nil
-	epoch, err := g.get([]byte(rowEpoch))
-	if err != nil {
-		return err
-	}
-	if epoch != nil && !restored {
-		s.epoch = string(epoch)
-		return nil
-	}
-	var random [8]byte
-	_, _ = rand.Read(random[:])
-	s.epoch = hex.EncodeToString(random[:])
-	b := g.db.NewBatch()
-	_ = b.Set([]byte(rowFormat), uvarintBytes(formatVersion), nil)
-	_ = b.Set([]byte(rowEpoch), []byte(s.epoch), nil)
-	if err := g.apply(b, pebble.Sync); err != nil {
-		return err
-	}
-	if restored {
-		if err := s.opts.fs.Remove(marker); err != nil {
-			return fmt.Errorf("store: %w", err)
-		}
-	}
-	return nil
-}
-
 // Epoch implements store.Store.
-func (s *Store) Epoch() string { return s.epoch }
+func (s *Store) Epoch() string { return s.identity.epoch }
 
 // State implements store.Store.
 func (s *Store) State() error {
@@ -293,8 +229,11 @@ func (s *Store) Close() error {
 	defer s.flushMu.Unlock()
 	g := s.gen.Load()
 	var err error
+	if p := g.last.Load(); p != nil {
+		_ = p.settle()
+	}
 	if g.fs.failed() == nil {
-		err = s.writePositions(g)
+		err = s.writePositions(g, true)
 	}
 	g.life.Lock()
 	err = errors.Join(err, g.close())
@@ -311,7 +250,7 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = s.writePositions(g)
+	err = s.writePositions(g, true)
 	g.release()
 	if err != nil {
 		return err
@@ -329,31 +268,14 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 		_ = os.RemoveAll(partial)
 		return g.readError("checkpoint", err)
 	}
-	if err := writeSynced(filepath.Join(partial, markerRestored), "opening this copy gives it a new epoch\n"); err != nil {
-		return fmt.Errorf("store: checkpoint: %w", err)
+	if err := writeIdentity(s.opts.fs, partial, identity{epoch: newEpoch(), copyOf: s.identity.epoch}); err != nil {
+		return err
 	}
 	if err := g.fs.failed(); err != nil {
 		return readOnly(err)
 	}
-	if err := errors.Join(syncDir(partial), os.Rename(partial, dir), syncDir(filepath.Dir(dir))); err != nil {
+	if err := errors.Join(os.Rename(partial, dir), syncDir(filepath.Dir(dir))); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
 	}
 	return nil
-}
-
-func writeSynced(name, text string) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(name string) error {
-	d, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -127,19 +127,20 @@ func (s *Store) flushPositions() {
 		if err != nil {
 			continue
 		}
-		if err := s.writePositions(g); err != nil && !errors.Is(err, store.ErrReadOnly) {
+		if err := s.writePositions(g, false); err != nil && !errors.Is(err, store.ErrReadOnly) {
 			s.opts.Logf("store: positions: %v", err)
 		}
 		g.release()
 	}
 }
 
-// writePositions makes all positions durable. What cannot be written stays.
-func (s *Store) writePositions(g *generation) error {
+// writePositions makes all positions durable. What cannot be written stays. sure leaves a mark in the log even if there are none.
+func (s *Store) writePositions(g *generation, sure bool) error {
 	p := &s.positions
 	p.flush.Lock()
 	defer p.flush.Unlock()
 	b := g.db.NewBatch()
+	_ = b.LogData(g.mark(), nil)
 	var key, value []byte
 	for i := range p.shards {
 		sh := &p.shards[i]
@@ -153,7 +154,12 @@ func (s *Store) writePositions(g *generation) error {
 		}
 		sh.mu.Unlock()
 	}
-	err := g.apply(b, pebble.Sync)
+	var err error
+	if b.Count() > 0 || sure {
+		err = g.apply(b, pebble.Sync)
+	} else {
+		_ = b.Close()
+	}
 	p.writes.Add(1)
 	for i := range p.shards {
 		sh := &p.shards[i]

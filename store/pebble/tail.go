@@ -213,7 +213,7 @@ func (t *tail) findID(id *[16]byte, it *item) (bool, error) {
 
 // replay enters a commit from its row in the database.
 func (t *tail) replay(serial uint64, blob []byte) error {
-	_, items, err := parseBlobHeader(blob)
+	items, err := parseBlob(blob)
 	if err != nil {
 		return err
 	}

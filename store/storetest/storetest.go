@@ -65,9 +65,15 @@ func Run(t *testing.T, New func(t *testing.T) Backend) {
 		"readers":            testReaders,
 		"attach at once":     testAttachAtOnce,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, New(t)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait for syncs most of the time
+			test(t, New(t))
+		})
 	}
-	t.Run("model", func(t *testing.T) { testModel(t, New) })
+	t.Run("model", func(t *testing.T) {
+		t.Parallel()
+		testModel(t, New)
+	})
 }
 
 // noon of a day long ago; day is one of the buckets that retention drops.
