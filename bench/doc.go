@@ -11,5 +11,6 @@
 //	out.go      acknowledgements and writes
 //	mark.go     the text by which a message is recognised, and the fast scan of packets
 //	private.go  the scenarios, one file each
+//	series.go   the run second by second; report.go draws it, compare.go sets runs side by side
 //	…
 package bench
