@@ -22,7 +22,12 @@ type pending struct {
 	tail   *tail  // which it enters when it is durable
 	blob   []byte // never changed once it is written; the tail keeps it
 	stored int
+
+	// pendingParts go back to the spares when nobody reads them any more: neither who waits for the results nor, while
+	// the commit is in flight, the commits after it, which look for repeats.
 	pendingParts
+	holders  atomic.Int32
+	released bool // Release's
 
 	mu      sync.Mutex // held while waiting for the sync
 	prev    *pending   // the commit before, until it is known to be done
@@ -165,9 +170,10 @@ func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 	for _, d := range drafts {
 		size += len(d.Content) + len(d.ID) + 96
 	}
-	g.inflight = slices.DeleteFunc(g.inflight, func(p *pending) bool { return p.entered.Load() })
+	g.inflight = slices.DeleteFunc(g.inflight, (*pending).landed)
 	p := &pending{g: g, serial: g.serial + 1, tail: (*g.tails.Load())[0], prev: prev, pendingParts: s.spare.take(len(drafts)),
 		blob: append(make([]byte, 0, size), blobVersion)}
+	p.holders.Store(1)
 	c := &s.building
 	*c = commit{g: g, p: p, b: g.db.NewBatchWithSize(size+64, retainBatches), drafts: drafts, bucket: g.bucket,
 		rows: c.rows, hits: c.hits[:0], key: c.key[:0], row: c.row[:0], ends: c.ends[:0]}
@@ -253,6 +259,7 @@ func (c *commit) write() error {
 	}
 	p.batch = c.b
 	p.tail.gave(len(p.blob), c.first)
+	p.holders.Add(1)
 	g.inflight = append(g.inflight, p)
 	for _, grp := range c.noted { // the cache may have let go of them while their rows were old
 		g.groups.put(grp)
@@ -367,11 +374,28 @@ func (p *pending) Wait() ([]store.Result, error) {
 
 // Release implements store.Pending.
 func (p *pending) Release() {
-	if p.settle() != nil || p.results == nil {
+	if p.settle() != nil || p.released {
 		return
 	}
-	p.g.s.spare.give(p.pendingParts)
-	p.pendingParts = pendingParts{}
+	p.released = true
+	p.drop()
+}
+
+// landed reports whether p is no longer in flight, and lets go of it then.
+func (p *pending) landed() bool {
+	if !p.entered.Load() {
+		return false
+	}
+	p.drop()
+	return true
+}
+
+// drop is one holder fewer.
+func (p *pending) drop() {
+	if p.holders.Add(-1) == 0 {
+		p.g.s.spare.give(p.pendingParts)
+		p.pendingParts = pendingParts{}
+	}
 }
 
 // touchUser and touchConv remember a head before its first move in this commit.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,12 +153,12 @@ func (s *Store) openGeneration() (*generation, error) {
 // openError names the file where Pebble knows it.
 func openError(dir string, err error) error {
 	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
-		return fmt.Errorf("store: %s is corrupt: %w", info.Path, err)
+		return fmt.Errorf("store: %s is corrupt: %w", info.Path, oneLine{err})
 	}
 	if pebble.IsCorruptionError(err) {
-		return fmt.Errorf("store: %s is corrupt: %w", dir, err)
+		return fmt.Errorf("store: %s is corrupt: %w", dir, oneLine{err})
 	}
-	return fmt.Errorf("store: open %s: %w", dir, err)
+	return fmt.Errorf("store: open %s: %w", dir, oneLine{err})
 }
 
 // pebbleOptions: the reasons are beside the numbers; the numbers were measured by BenchmarkCommit.
@@ -336,10 +337,20 @@ func (g *generation) readError(op string, err error) error {
 		return nil
 	}
 	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
-		return fmt.Errorf("store: %s: %s is corrupt: %w", op, info.Path, err)
+		return fmt.Errorf("store: %s: %s is corrupt: %w", op, info.Path, oneLine{err})
 	}
-	return fmt.Errorf("store: %s: %w", op, err)
+	return fmt.Errorf("store: %s: %w", op, oneLine{err})
 }
+
+// oneLine is the first line of an error: Pebble joins some with carriers of details.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string {
+	line, _, _ := strings.Cut(e.error.Error(), "\n")
+	return line
+}
+
+func (e oneLine) Unwrap() error { return e.error }
 
 // rowError is for a row that cannot be read although its checksum holds.
 func (g *generation) rowError(key []byte) error {
