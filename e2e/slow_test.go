@@ -52,7 +52,7 @@ func TestSlowReceivers(t *testing.T) {
 	q := newPair(ctx, t, p)
 	slow := receivers(ctx, t, p, targets("slow"))
 	before, noise := plateau(ctx, t, p)
-	chat := startChat(ctx, q)
+	chat := startChat(ctx, q, 0)
 	flood(ctx, t, p, targets("slow"))
 	trips, worst := chat.end(t)
 	after := p.resting()
@@ -273,7 +273,8 @@ type chat struct {
 	err        error
 }
 
-func startChat(ctx context.Context, q *pair) *chat {
+// startChat begins to talk, with a pause after each round trip.
+func startChat(ctx context.Context, q *pair, every time.Duration) *chat {
 	c := &chat{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
@@ -281,7 +282,7 @@ func startChat(ctx context.Context, q *pair) *chat {
 			select {
 			case <-c.stop:
 				return
-			default:
+			case <-time.After(every):
 			}
 			c.err = q.trips(ctx, 1, func(d time.Duration) { c.worst = max(c.worst, d) })
 			if c.err != nil {
