@@ -74,7 +74,7 @@ bench: build ## a short run of all benchmarks (see docs/benchmarks.md)
 	bench private --pairs 100 --in-flight 1 --duration $(MESHBENCHTIME)
 
 lint: $(LINT) ## golangci-lint, .golangci.yml
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 
 fmt: ## fails if a file is not as gofmt writes it
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
