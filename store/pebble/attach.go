@@ -40,6 +40,7 @@ func (s *Store) Attach(_ context.Context, user, terminal string) (a store.Attach
 	if err != nil {
 		return a, err
 	}
+	a.Furthest = furthest
 	g.groups.change.RLock()
 	defer g.groups.change.RUnlock()
 	if known {

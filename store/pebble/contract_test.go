@@ -22,17 +22,20 @@ func testOptions(t testing.TB, dir string) Options {
 	return Options{Dir: dir, Retention: storetest.Retention, DedupeWindow: storetest.DedupeWindow, InboxLimit: storetest.InboxLimit, Logf: t.Logf}
 }
 
-func TestContract(t *testing.T) { contract(t, 0) }
+func TestContract(t *testing.T) { t.Parallel(); contract(t, 0) }
 
-// TestContractTables is the contract with everything in tables soon: tails of a few messages.
-func TestContractTables(t *testing.T) { contract(t, 600) }
+// TestContractSmall is the contract with next to no memory: tails of a few messages, so that everything is in tables soon,
+// heads and groups forgotten at once, no filters.
+func TestContractSmall(t *testing.T) { t.Parallel(); contract(t, 600) }
 
-func contract(t *testing.T, tailBytes int64) {
+func contract(t *testing.T, small int64) {
 	storetest.Run(t, func(t *testing.T) storetest.Backend {
 		dir := t.TempDir()
 		open := func(dir string) store.Store {
 			o := testOptions(t, dir)
-			o.tailBytes = tailBytes
+			if small > 0 {
+				o.tailBytes, o.HeadBytes, o.GroupBytes, o.FilterBytes = small, 1, 1, 1
+			}
 			return openTest(t, o)
 		}
 		return storetest.Backend{Open: func() store.Store { return open(dir) }, OpenCopy: open}

@@ -67,7 +67,7 @@ func crashChild(dir string) {
 				os.Exit(1)
 			}
 			for i := range results {
-				fmt.Fprintf(out, "%d %d\n", p.first+i, results[i].Seq)
+				_, _ = fmt.Fprintf(out, "%d %d\n", p.first+i, results[i].Seq)
 			}
 			p.p.Release()
 			_ = out.Flush()
