@@ -8,7 +8,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,6 +120,3 @@ func patient(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
-
-// pause lets real time pass in which nothing is expected to happen.
-func pause(d time.Duration) { time.Sleep(d) }

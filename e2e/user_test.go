@@ -41,7 +41,7 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if err := u.sendAgain(ctx, c); err != nil {
 		return err
 	}
