@@ -35,6 +35,7 @@ func (h *Hub) Apply(ctx context.Context, b mq.Batch) error {
 
 // finish waits for commits in their order, answers who submitted and delivers. It is one goroutine.
 func (h *Hub) finish() {
+	var log refusalLog
 	for f := range h.flights {
 		var results []store.Result
 		err := f.err
@@ -45,6 +46,7 @@ func (h *Hub) finish() {
 		h.stats.commit.observe(time.Since(f.begun).Seconds())
 		h.stats.batch.observe(float64(len(f.subs)))
 		if err != nil {
+			log.add(h.o.Logf, len(f.subs), err)
 			h.refuseAll(f.subs, err)
 		} else {
 			h.deliver(f.subs, results)
@@ -61,11 +63,28 @@ func (h *Hub) refuseAll(subs []*Submission, err error) {
 	if e, ok := storeError(err).(*Error); ok {
 		answer = e
 	}
-	h.o.Logf("commit of %d messages failed: %v", len(subs), err)
 	d := h.newDelivery(0)
 	for _, s := range subs {
 		s.Err = answer
 		d.answer(s)
 	}
 	d.post()
+}
+
+// refusalLog keeps a store that refuses everything from filling the log, which may stand on the same full disk: senders try
+// again every second.
+type refusalLog struct {
+	messages int
+	last     time.Time
+}
+
+// refusalInterval is the least time between two lines.
+const refusalInterval = 5 * time.Second
+
+func (l *refusalLog) add(logf func(string, ...any), messages int, err error) {
+	l.messages += messages
+	if now := time.Now(); now.Sub(l.last) >= refusalInterval {
+		logf("%d messages could not be kept: %v", l.messages, err)
+		l.messages, l.last = 0, now
+	}
 }

@@ -63,7 +63,7 @@ func (s *Session) ackTo(inbox uint64) {
 	}
 	from, furthest, err := s.hub().Acked(s.user, s.terminal, inbox)
 	if err != nil {
-		s.loop.m.o.Logf("keep a position: %v", err)
+		s.ackLater(inbox, err)
 		return
 	}
 	if furthest {
@@ -71,6 +71,30 @@ func (s *Session) ackTo(inbox uint64) {
 	}
 	s.acked, s.pushed = inbox, max(s.pushed, inbox)
 	s.forget(inbox)
+}
+
+// ackLater tries again what the store could not take just now: a client does not repeat an ACK, and without it its window
+// would stay shut.
+func (s *Session) ackLater(inbox uint64, err error) {
+	var e *hub.Error
+	if !errors.As(err, &e) || e.Code != codec.CodeUnavailable { // of that the store has said why
+		s.loop.m.o.Logf("keep a position: %v", err)
+	}
+	x := s.extra()
+	if x.unkept == 0 {
+		s.loop.retry(s.ref(), (*Session).ackAgain)
+	}
+	x.unkept = max(x.unkept, inbox)
+}
+
+func (s *Session) ackAgain() {
+	if s.state != online {
+		return
+	}
+	inbox := s.x.unkept
+	s.x.unkept = 0
+	s.ackTo(inbox)
+	s.catchUp()
 }
 
 // receipts tells the senders of the private messages in from+1 … to that they have been delivered. Those pushed on this

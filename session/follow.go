@@ -233,10 +233,14 @@ func (w *follower) keep() {
 	if s == nil || s.clientAck || w.acked >= w.pushed || s.conn.Outbound() > 0 {
 		return
 	}
+	before := w.acked
 	w.acked = w.pushed
 	err := s.hub().Store().AckGroup(s.user, s.terminal, w.f.group, w.acked)
-	if err != nil && !errors.Is(err, store.ErrForbidden) { // who has left has no position
-
+	switch {
+	case err == nil, errors.Is(err, store.ErrForbidden): // who has left has no position
+	case errors.Is(err, store.ErrReadOnly): // the next push tries again
+		w.acked = before
+	default:
 		s.loop.m.o.Logf("keep a position: %v", err)
 	}
 }

@@ -56,6 +56,7 @@ type Session struct {
 type extras struct {
 	token   string // of the upgrade, until LOGIN has succeeded
 	revoked int64  // ms: tokens issued before were revoked while LOGIN was being checked
+	unkept  uint64 // a position that the store could not take and that is tried again, 0 = none
 	joined  []string
 	watches map[string]struct{}
 	told    uint // changes of watched users that have come
