@@ -10,7 +10,7 @@ import (
 // mustLoop is a loop with live connections that have no sockets: what it sends stays in its buffers.
 func mustLoop(t *testing.T, conns int) *loop {
 	t.Helper()
-	p, err := newPlan(Options{Addrs: []string{"tcp://127.0.0.1:1"}, Token: SecretToken([]byte("x"))})
+	p, err := newPlan(t.Context(), Options{Addrs: []string{"tcp://127.0.0.1:1"}, Token: SecretToken([]byte("x"))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,16 +19,16 @@ func Fanout(ctx context.Context, o Options, g GroupOptions) (*Result, error) {
 		return nil, err
 	}
 	g.Size = max(g.Size, minContent)
-	r, err := newRunner(o, g.Members, 1)
+	r, err := newRunner(ctx, o, "fanout", g, g.Members, 1)
 	if err != nil {
 		return nil, err
 	}
-	r.result.Scenario = "fanout"
 	r.result.Parameters = map[string]any{"members": g.Members, "in_flight": g.InFlight, "rate": g.Rate, "size": g.Size}
 	if err := r.makeGroup(ctx, 0, g.Members); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
-	f := &fan{o: g, name: r.o.groupName(0), sender: r.loops[0], parts: make([]part, len(r.loops))}
+	f := newFan(r, g)
+	r.team.hear(f.hear)
 	for i, l := range r.loops {
 		l.scene = newFanScene(l, f, &f.parts[i])
 		l.repeats = newRepeats(f.window())
@@ -36,14 +36,64 @@ func Fanout(ctx context.Context, o Options, g GroupOptions) (*Result, error) {
 	return r.traffic(ctx)
 }
 
-// fan is one large group, shared by all loops.
+// fan is one large group, shared by all loops of a process.
 type fan struct {
 	o      GroupOptions
 	name   string
-	sender *loop // of the first member
-	parts  []part
+	team   team
+	sender *loop  // of the first member; nil in the processes that do not have it
+	parts  []part // of this process's loops
+	others []part // of the other processes, at the sender's
+	told   atomic.Uint32
 
-	sent atomic.Uint32 // newest number sent, by the sender's loop
+	sent  atomic.Uint32 // newest number sent, by the sender's loop; of another process's, once final is set
+	final atomic.Bool   // no more will be sent
+}
+
+func newFan(r *runner, g GroupOptions) *fan {
+	f := &fan{o: g, name: r.o.groupName(0), team: r.team, parts: make([]part, len(r.loops))}
+	if index, of := r.team.share(); index == 0 && of > 0 {
+		f.sender = r.loops[0]
+		f.others = make([]part, of)
+		f.others[0].reached.Store(math.MaxUint32) // that is this one
+	}
+	return f
+}
+
+// Keys of notes.
+const (
+	noteReached = "reached" // all members in a process have got so far
+	noteSent    = "sent"    // the newest number, which is the last one
+)
+
+// hear takes what another process tells.
+func (f *fan) hear(n note) {
+	switch {
+	case n.Key == noteSent:
+		f.sent.Store(n.Value)
+		f.final.Store(true)
+	case n.Key == noteReached && f.sender != nil && n.From < len(f.others):
+		reached := &f.others[n.From].reached
+		reached.Store(max(reached.Load(), n.Value))
+		f.sender.poll.wake()
+	}
+}
+
+// advanced is called by a loop whose members have all got one more.
+func (f *fan) advanced(l *loop) {
+	if f.sender != nil {
+		if l != f.sender {
+			f.sender.poll.wake()
+		}
+		return
+	}
+	reached := f.reached()
+	for told := f.told.Load(); reached > told; told = f.told.Load() {
+		if f.told.CompareAndSwap(told, reached) {
+			f.team.tell(note{Key: noteReached, Value: reached})
+			return
+		}
+	}
 }
 
 // part is what one loop tells of its members: that all of them have a message and those before it. Of the length of a
@@ -61,6 +111,9 @@ func (f *fan) reached() uint32 {
 	least := uint32(math.MaxUint32)
 	for i := range f.parts {
 		least = min(least, f.parts[i].reached.Load())
+	}
+	for i := range f.others {
+		least = min(least, f.others[i].reached.Load())
 	}
 	return least
 }
@@ -145,9 +198,7 @@ func (s *fanScene) message(l *loop, c *conn, p push) {
 	}
 	*left = int32(s.members)
 	s.part.reached.Store(p.mark.number)
-	if l != s.f.sender {
-		s.f.sender.poll.wake()
-	}
+	s.f.advanced(l)
 }
 
 func (s *fanScene) accepted(l *loop, c *conn, m mark) {
@@ -160,7 +211,17 @@ func (s *fanScene) accepted(l *loop, c *conn, m mark) {
 
 func (s *fanScene) largeConv(*conn) string { return "g:" + s.f.name }
 
+func (s *fanScene) sentAll(*loop) {
+	if s.send != nil {
+		s.f.final.Store(true)
+		s.f.team.tell(note{Key: noteSent, Value: s.t.counter})
+	}
+}
+
 func (s *fanScene) open() int {
+	if !s.f.final.Load() {
+		return 1
+	}
 	n := int(uint64(s.f.sent.Load())*uint64(s.members) - s.got)
 	if s.send != nil {
 		n += int(s.t.counter - s.accepts.done)

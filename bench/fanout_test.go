@@ -11,7 +11,7 @@ import (
 func mustFan(t *testing.T, members, inFlight int) (*loop, *fanScene) {
 	t.Helper()
 	l := mustLoop(t, members)
-	f := &fan{o: GroupOptions{Groups: 1, Members: members, InFlight: inFlight, Size: 64}, sender: l, parts: make([]part, 1)}
+	f := &fan{o: GroupOptions{Groups: 1, Members: members, InFlight: inFlight, Size: 64}, team: solo{}, sender: l, parts: make([]part, 1)}
 	s := newFanScene(l, f, &f.parts[0])
 	l.scene, l.repeats = s, newRepeats(f.window())
 	l.now = 1
@@ -39,6 +39,7 @@ func TestFanoutSendsWhenAllHaveIt(t *testing.T) {
 		l.received(&l.conns[i], append(tcpFrame(pushOf(l, 0, 2, 2)), tcpFrame(pushOf(l, 0, 3, 3))...))
 	}
 	l.o.until = 1
+	s.sentAll(l)
 	for n := range uint32(3) {
 		l.packet(s.send, ackOf(l, n+1))
 	}

@@ -46,11 +46,10 @@ func Group(ctx context.Context, o Options, g GroupOptions) (*Result, error) {
 		return nil, err
 	}
 	g.Size = max(g.Size, minContent)
-	r, err := newRunner(o, g.Groups, g.Members)
+	r, err := newRunner(ctx, o, "group", g, g.Groups, g.Members)
 	if err != nil {
 		return nil, err
 	}
-	r.result.Scenario = "group"
 	r.result.Parameters = map[string]any{"groups": g.Groups, "members": g.Members, "in_flight": g.InFlight, "rate": g.Rate, "size": g.Size}
 	for i := range g.Groups {
 		if err := r.makeGroup(ctx, i, g.Members); err != nil {
@@ -68,6 +67,9 @@ func (p *plan) groupName(g int) string { return fmt.Sprintf("%s-g%d", p.UserPref
 
 // makeGroup makes group number g of the connections that belong to it.
 func (r *runner) makeGroup(ctx context.Context, g, members int) error {
+	if !r.team.leads() {
+		return nil
+	}
 	path := "/v1/groups/" + url.PathEscape(r.o.groupName(g))
 	for from := 0; from < members; from += groupChunk {
 		var names []string

@@ -25,18 +25,17 @@ func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
 		return nil, errors.New("bench: steps: want rising numbers of connections")
 	}
 	total := io.Steps[len(io.Steps)-1]
-	r, err := newRunner(o, total, 1)
+	r, err := newRunner(ctx, o, "idle", io, total, 1)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.close() }()
-	r.result.Scenario = "idle"
 	r.result.Parameters = map[string]any{"steps": io.Steps, "settle_seconds": io.Settle.Seconds()}
 	for _, l := range r.loops {
 		l.scene = quiet{}
 	}
 	for _, step := range io.Steps {
-		if err := r.connect(ctx, func(l *loop) int { return len(l.conns) * step / total }); err != nil {
+		if err := r.connect(ctx, func(l *loop) int { return l.below(step) }); err != nil {
 			return nil, err
 		}
 		if err := r.rest(ctx, io.Settle); err != nil {
@@ -55,17 +54,31 @@ func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
 		if err := r.rest(ctx, o.Duration); err != nil {
 			return nil, err
 		}
-		r.result.usage(before, r.sample(ctx))
+		r.usage(before, r.sample(ctx))
 	}
-	return r.conclude(), nil
+	return r.conclude(ctx)
+}
+
+// below is how many of l's connections are among the first n of all.
+func (l *loop) below(n int) int {
+	i, _ := slices.BinarySearchFunc(l.conns, n, func(c conn, n int) int { return c.number - n })
+	return i
 }
 
 // rest keeps the connections alive for d.
 func (r *runner) rest(ctx context.Context, d time.Duration) error {
-	until := int64(time.Since(r.o.epoch) + d)
-	return r.each(ctx, func() string { return "idle" }, func(l *loop) error {
+	begin, err := r.meet(ctx, meeting{Point: "rest"})
+	if err != nil {
+		return err
+	}
+	until := begin.Now + int64(d)
+	err = r.each(ctx, func() string { return "idle" }, func(l *loop) error {
 		return l.spin(0, func() bool { return l.now >= until })
 	})
+	if err == nil {
+		_, err = r.meet(ctx, meeting{Point: "rested"})
+	}
+	return err
 }
 
 // look notes the server's memory.
@@ -85,7 +98,7 @@ func (r *runner) look(ctx context.Context, io IdleOptions) error {
 	if err != nil {
 		return err
 	}
-	r.result.Memory = append(r.result.Memory, Memory{Connections: r.lives(), RSSAnon: s.rssAnon})
+	r.result.Memory = append(r.result.Memory, Memory{Connections: r.lives, RSSAnon: s.rssAnon})
 	return nil
 }
 
@@ -97,5 +110,6 @@ func (quiet) message(*loop, *conn, push)  {}
 func (quiet) accepted(*loop, *conn, mark) {}
 func (quiet) loggedIn(*loop, *conn)       {}
 func (quiet) largeConv(*conn) string      { return "" }
+func (quiet) sentAll(*loop)               {}
 func (quiet) open() int                   { return 0 }
 func (quiet) finish(*loop)                {}

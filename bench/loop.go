@@ -39,6 +39,8 @@ type scene interface {
 	loggedIn(l *loop, c *conn)
 	// largeConv is the conversation of c's large group.
 	largeConv(c *conn) string
+	// sentAll is told that due will not be called again to send.
+	sentAll(l *loop)
 	// open is how many messages are on their way; finish records those that never came.
 	open() int
 	finish(l *loop)

@@ -31,7 +31,12 @@ type Options struct {
 	// target address at most some 28,000 times.
 	Sources []netip.Addr
 
-	Token      TokenFunc
+	// Where tokens come from: Secret, the server's HS256 key; else TokenCommand, see CommandToken. Token goes before both, but
+	// cannot be handed to the workers of a run.
+	Token        TokenFunc `json:"-"`
+	Secret       []byte
+	TokenCommand string
+
 	UserPrefix string // "" = one of this run's own, so that every run begins with empty inboxes
 	Terminal   string // "bench"
 	Ack        string // "client" or "auto"
@@ -54,7 +59,17 @@ type Options struct {
 	Admin     string // URL of the admin port, "" = none
 	AdminAuth string // its token
 
-	Progress func(Progress) // called once a second, if set
+	Progress func(Progress) `json:"-"` // called once a second, if set
+
+	// Procs, if more than 1, spreads the run over so many worker processes of this machine, for one has a limit of open files
+	// and few cores. Workers are more of them on other machines, host:port, which let us in with WorkerToken. WorkerCommand
+	// starts one of this machine; empty = this program with "worker".
+	Procs         int
+	Workers       []string
+	WorkerToken   string
+	WorkerCommand []string `json:"-"`
+
+	seat *member // set in a worker
 }
 
 // TokenFunc makes the token of a user.
@@ -76,8 +91,8 @@ func SecretToken(secret []byte) TokenFunc {
 	}
 }
 
-// SecretFileToken is SecretToken with the key of a file, without the white space around it.
-func SecretFileToken(path string) (TokenFunc, error) {
+// ReadSecret reads the server's key from a file, without the white space around it.
+func ReadSecret(path string) ([]byte, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("bench: key: %w", err)
@@ -85,7 +100,7 @@ func SecretFileToken(path string) (TokenFunc, error) {
 	if b = bytes.TrimSpace(b); len(b) == 0 {
 		return nil, fmt.Errorf("bench: key: %s is empty", path)
 	}
-	return SecretToken(b), nil
+	return b, nil
 }
 
 // CommandToken runs a shell command for every token, with $USER_NAME and $TERMINAL set, and takes what it prints.
@@ -178,8 +193,21 @@ type plan struct {
 	from, until int64 // the measured time
 }
 
-func newPlan(o Options) (*plan, error) {
+func newPlan(ctx context.Context, o Options) (*plan, error) {
 	p := &plan{Options: o, epoch: time.Now(), run: rand.Uint32()}
+	if o.seat != nil {
+		p.epoch, p.run = o.seat.epoch, o.seat.job.Run
+	}
+	spread := o.Procs > 1 || len(o.Workers) > 0
+	switch {
+	case p.Token != nil && spread:
+		return nil, errors.New("bench: several processes need the key or a token command")
+	case p.Token != nil:
+	case len(o.Secret) > 0:
+		p.Token = SecretToken(o.Secret)
+	case o.TokenCommand != "":
+		p.Token = CommandToken(ctx, o.TokenCommand)
+	}
 	for _, addr := range o.Addrs {
 		t, err := parseTarget(addr)
 		if err != nil {
@@ -193,7 +221,7 @@ func newPlan(o Options) (*plan, error) {
 	switch {
 	case len(p.targets) == 0:
 		return nil, fmt.Errorf("bench: no address for transport %q", o.Transport)
-	case o.Token == nil:
+	case p.Token == nil:
 		return nil, errors.New("bench: no way to get tokens")
 	case o.Ack != "" && o.Ack != "client" && o.Ack != "auto":
 		return nil, fmt.Errorf("bench: ack %q is neither client nor auto", o.Ack)

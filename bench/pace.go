@@ -28,6 +28,10 @@ func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (nex
 	if l.o.from == 0 || p.units == 0 { // not begun
 		return math.MaxInt64
 	}
+	begin := l.o.from - int64(l.o.WarmUp)
+	if now < begin {
+		return begin
+	}
 	end := l.o.until
 	if p.end != 0 {
 		end = p.end
@@ -45,7 +49,7 @@ func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (nex
 		return end
 	}
 	if !p.started {
-		p.started, p.next = true, float64(now)
+		p.started, p.next = true, float64(begin)
 	}
 	for p.next <= float64(now) && int64(p.next) < end {
 		send(p.turn, int64(p.next))

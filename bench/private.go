@@ -29,11 +29,10 @@ func Private(ctx context.Context, o Options, po PrivateOptions) (*Result, error)
 		return nil, errors.New("bench: want --in-flight or --rate")
 	}
 	po.Size = max(po.Size, minContent)
-	r, err := newRunner(o, po.Pairs, 2)
+	r, err := newRunner(ctx, o, "private", po, po.Pairs, 2)
 	if err != nil {
 		return nil, err
 	}
-	r.result.Scenario = "private"
 	r.result.Parameters = map[string]any{"pairs": po.Pairs, "in_flight": po.InFlight, "rate": po.Rate, "size": po.Size}
 	for _, l := range r.loops {
 		l.scene = newPrivateScene(l, po)

@@ -17,8 +17,12 @@ type Result struct {
 	// Configuration is what the load was told beside the scenario's own parameters.
 	Configuration map[string]any `json:"configuration,omitempty"`
 	Connections   int            `json:"connections"`
-	Transport     map[string]int `json:"targets"` // addresses by transport
-	Seconds       float64        `json:"measured_seconds"`
+	// Processes of the load, if there are several. ClockError is how far apart their clocks may be, which may be in latencies
+	// between users of different processes.
+	Processes  int            `json:"processes,omitempty"`
+	ClockError float64        `json:"clock_error_ms,omitempty"`
+	Transport  map[string]int `json:"targets"` // addresses by transport
+	Seconds    float64        `json:"measured_seconds"`
 
 	Logins   Logins    `json:"logins"`
 	Messages *Messages `json:"messages,omitempty"`
@@ -124,30 +128,49 @@ func (r *runner) sample(ctx context.Context) usageSample {
 		s.server, err = r.server.sample()
 		s.known = err == nil
 	}
-	if r.o.Admin != "" {
+	if r.o.Admin != "" && r.team.leads() {
 		s.metrics, _ = admin{r.o.Admin, r.o.AdminAuth}.metrics(ctx) // a run is worth something without them
 	}
 	return s
 }
 
-// usage fills in what was used between two samples.
-func (r *Result) usage(a, b usageSample) {
+// usage notes what was used between two samples.
+func (r *runner) usage(a, b usageSample) {
 	wall := b.at.Sub(a.at)
-	r.Seconds = wall.Seconds()
-	r.Load.CPUSeconds = seconds(b.own - a.own)
-	r.Load.CPUShare = r.Load.CPUSeconds / wall.Seconds()
+	r.result.Seconds = wall.Seconds()
+	r.machineCPU = b.all - a.all
+	r.used = used{Boot: bootID(), CPU: b.own - a.own}
 	if own, err := (&process{os.Getpid()}).sample(); err == nil {
-		r.Load.RSSAnon = own.rssAnon
+		r.used.RSSAnon = own.rssAnon
 	}
 	for i := range b.waited {
-		r.Load.BusyLoop = max(r.Load.BusyLoop, 1-float64(b.waited[i]-a.waited[i])/float64(wall))
+		r.used.Busy = max(r.used.Busy, 1-float64(b.waited[i]-a.waited[i])/float64(wall))
 	}
 	if a.known && b.known {
-		r.Server = &Usage{CPUSeconds: seconds(b.server.cpu - a.server.cpu), RSSAnon: b.server.rssAnon}
-		r.Server.CPUShare = r.Server.CPUSeconds / wall.Seconds()
-		r.Others = max(0, seconds(b.all-a.all)/wall.Seconds()-r.Load.CPUShare-r.Server.CPUShare)
+		r.result.Server = &Usage{CPUSeconds: seconds(b.server.cpu - a.server.cpu), RSSAnon: b.server.rssAnon}
+		r.result.Server.CPUShare = r.result.Server.CPUSeconds / wall.Seconds()
 	}
-	r.Metrics = growth(a.metrics, b.metrics)
+	r.result.Metrics = growth(a.metrics, b.metrics)
+}
+
+// load sums up what the processes of the load used.
+func (r *Result) load(parts []*partial, machineCPU int64) {
+	local, boot := int64(0), bootID()
+	for _, p := range parts {
+		r.Load.CPUSeconds += seconds(p.Used.CPU)
+		r.Load.RSSAnon += p.Used.RSSAnon
+		r.Load.BusyLoop = max(r.Load.BusyLoop, p.Used.Busy)
+		if p.Used.Boot == boot {
+			local += p.Used.CPU
+		}
+	}
+	if r.Seconds == 0 {
+		return
+	}
+	r.Load.CPUShare = r.Load.CPUSeconds / r.Seconds
+	if r.Server != nil {
+		r.Others = max(0, seconds(machineCPU-local)/r.Seconds-r.Server.CPUShare)
+	}
 }
 
 // growth is what counters grew by and what gauges are.
@@ -167,16 +190,12 @@ func growth(before, after map[string]float64) map[string]float64 {
 	return grown
 }
 
-// check takes a loop's failures.
-func (r *Result) check(l *loop) {
-	for kind, n := range l.failures {
+// check takes a process's failures.
+func (r *Result) check(p *partial) {
+	for kind, n := range p.Failures {
 		r.Failures[kind] += n
 	}
-	for _, e := range l.evidence {
-		if len(r.Evidence) < maxEvidence {
-			r.Evidence = append(r.Evidence, e)
-		}
-	}
+	r.Evidence = append(r.Evidence, p.Evidence[:min(len(p.Evidence), maxEvidence-len(r.Evidence))]...)
 }
 
 // sum fills in the totals.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,22 +24,30 @@ type Progress struct {
 // runner drives the loops through the phases of a run and makes its result.
 type runner struct {
 	o      *plan
+	team   team
 	loops  []*loop
 	result *Result
 	server *process
 
-	sending atomic.Int32 // loops that may still send
-
+	stage  func() string             // for Progress
 	during func(ctx context.Context) // runs beside the traffic until ctx ends, if set
+
+	// of all processes, at the last meeting
+	lives, failed int
+
+	// of the measured time
+	used       used
+	machineCPU int64 // ns, of all processes of this machine
 }
 
 // reservedFiles are descriptors that are no connections: epoll, standard streams, HTTP, /proc.
 const reservedFiles = 64
 
-// newRunner makes loops for units × size connections. The connections of one unit (a pair, a group) share a loop, so that
-// what they count needs no lock; unit u is on loop u % loops.
-func newRunner(o Options, units, size int) (*runner, error) {
-	p, err := newPlan(o)
+// newRunner assembles the processes of a run of units × size connections, and makes the loops of this one. The connections
+// of one unit (a pair, a group) share a loop, so that what they count needs no lock; unit u is in process u % processes,
+// and there on loop u / processes % loops.
+func newRunner(ctx context.Context, o Options, scenario string, params any, units, size int) (*runner, error) {
+	p, err := newPlan(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -48,55 +55,118 @@ func newRunner(o Options, units, size int) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	if units*size > limit-reservedFiles {
-		return nil, fmt.Errorf("bench: %d connections do not fit into the limit of %d open files", units*size, limit)
-	}
-	r := &runner{o: p, result: newResult(p, units*size)}
+	r := &runner{o: p, result: newResult(p, units*size), stage: func() string { return "start" }}
+	r.result.Scenario = scenario
 	if o.ServerPID != 0 {
 		r.server = &process{pid: o.ServerPID}
 		if _, err := r.server.sample(); err != nil {
 			return nil, err
 		}
 	}
-	p.Loops = min(p.Loops, units)
-	p.series = newSeries(p.epoch, p.Loops)
+	if err := r.assemble(ctx, scenario, params, units); err != nil {
+		return nil, err
+	}
+	index, of := r.team.share()
+	mine := 0
+	if of > 0 {
+		mine = (units - index + of - 1) / of
+	}
+	if mine*size > limit-reservedFiles {
+		return nil, errors.Join(fmt.Errorf("bench: %d connections do not fit into the limit of %d open files of one process", mine*size, limit),
+			r.close())
+	}
+	p.Loops = min(p.Loops, mine)
 	for i := range p.Loops {
-		mine := (units - i + p.Loops - 1) / p.Loops
-		l, err := newLoop(p, rand.Uint64(), mine*size)
+		l, err := newLoop(p, rand.Uint64(), (mine-i+p.Loops-1)/p.Loops*size)
 		if err != nil {
 			return nil, errors.Join(err, r.close())
 		}
 		for j := range l.conns {
-			l.conns[j].number = (i+j/size*p.Loops)*size + j%size
+			unit := index + (i+j/size*p.Loops)*of
+			l.conns[j].number = unit*size + j%size
 		}
 		r.loops = append(r.loops, l)
+	}
+	if p.series.loops == 0 {
+		p.series.loops = len(r.loops)
 	}
 	return r, nil
 }
 
+// assemble makes the team, and the series that goes with it.
+func (r *runner) assemble(ctx context.Context, scenario string, params any, units int) error {
+	p := r.o
+	p.series = newSeries(p.epoch, 0)
+	switch {
+	case p.seat != nil:
+		r.team = p.seat
+		p.series.forward = func(second int, s *slice) { _ = p.seat.link.send(message{Second: s.part(second)}) }
+		p.Progress = func(n Progress) {
+			_ = p.seat.link.send(message{Counts: &counts{n.Connections, n.Sent, n.Delivered, n.Failures, ownCPU()}})
+		}
+	case p.Procs > 1 || len(p.Workers) > 0:
+		c, err := hireCrew(ctx, p, scenario, params, units)
+		if err != nil {
+			return err
+		}
+		r.team = c
+		p.series.loops = len(c.workers)
+		c.listen(p.series)
+		r.result.Processes, r.result.ClockError = len(c.workers), float64(c.clockError())/1e6
+	default:
+		r.team = solo{p.epoch}
+	}
+	return nil
+}
+
 func (r *runner) close() error {
+	r.team.hear(nil)
 	for _, l := range r.loops {
 		l.close()
 	}
+	r.team.close()
 	return nil
 }
 
 // each runs f for all loops at once, ends them when ctx ends, and tells the progress meanwhile.
 func (r *runner) each(ctx context.Context, stage func() string, f func(l *loop) error) error {
+	r.stage = stage
 	stop := context.AfterFunc(ctx, func() { r.o.stopped.Store(true) })
 	defer stop()
-	done := make(chan struct{})
-	var reporter sync.WaitGroup
-	reporter.Go(func() { r.report(stage, done) })
+	defer r.reporting()()
 	errs := make([]error, len(r.loops))
 	var tasks sync.WaitGroup
 	for i, l := range r.loops {
 		tasks.Go(func() { errs[i] = f(l) })
 	}
 	tasks.Wait()
-	close(done)
-	reporter.Wait()
 	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// meet waits until all processes have come to the point, and says how many connections live and how much has failed.
+func (r *runner) meet(ctx context.Context, m meeting) (all meeting, err error) {
+	m.add(meeting{Sum: map[string]int64{"lives": 0, "failed": 0}})
+	for _, l := range r.loops {
+		m.Sum["lives"] += int64(l.lives)
+		for _, n := range l.failures {
+			m.Sum["failed"] += int64(n)
+		}
+	}
+	defer r.reporting()()
+	all, err = r.team.meet(ctx, m)
+	r.lives, r.failed = int(all.Sum["lives"]), int(all.Sum["failed"])
+	return all, err
+}
+
+// reporting tells the progress until stop is called.
+func (r *runner) reporting() (stop func()) {
+	done := make(chan struct{})
+	var reporter sync.WaitGroup
+	reporter.Go(func() { r.report(r.stage, done) })
+	return func() {
+		close(done)
+		reporter.Wait()
+	}
 }
 
 // report looks at the run at every full second of its clock, for the series and for whom the options name.
@@ -109,7 +179,7 @@ func (r *runner) report(stage func() string, done <-chan struct{}) {
 		case <-done:
 			return
 		case <-timer.C:
-			r.o.series.look(stage(), r.server)
+			r.o.series.look(stage(), r.server, r.loadCPU())
 			r.tell(stage())
 			timer.Reset(untilNext())
 		}
@@ -127,8 +197,23 @@ func (r *runner) tell(stage string) {
 		p.Delivered += l.progress.delivered.Load()
 		p.Failures += l.progress.failures.Load()
 	}
+	for _, c := range r.team.counts() {
+		p.Connections += c.Connections
+		p.Sent += c.Sent
+		p.Delivered += c.Delivered
+		p.Failures += c.Failures
+	}
 	p.Done = r.done(stage, p)
 	r.o.Progress(p)
+}
+
+// loadCPU is what all processes of the load have used, in ns; what workers say of it is up to a second old.
+func (r *runner) loadCPU() int64 {
+	ns := ownCPU()
+	for _, c := range r.team.counts() {
+		ns += c.CPU
+	}
+	return ns
 }
 
 // done is Progress.Done.
@@ -145,38 +230,25 @@ func (r *runner) done(stage string, p Progress) float64 {
 
 // connect opens each loop's connections up to n(loop) and waits until they are logged in or have failed.
 func (r *runner) connect(ctx context.Context, n func(l *loop) int) error {
-	begin := time.Now()
-	before := r.lives()
+	if _, err := r.meet(ctx, meeting{Point: "connect"}); err != nil {
+		return err
+	}
+	begin, before := time.Now(), r.lives
 	err := r.each(ctx, func() string { return "connect" }, func(l *loop) error {
 		return l.spin(n(l), func() bool { return l.nextDial >= n(l) && l.handshakes == 0 })
 	})
 	if err != nil {
 		return err
 	}
-	logins := r.lives() - before
+	if _, err := r.meet(ctx, meeting{Point: "connected"}); err != nil {
+		return err
+	}
 	r.result.Logins.Seconds += time.Since(begin).Seconds()
-	r.result.Logins.Count += logins
+	r.result.Logins.Count += r.lives - before
 	if r.result.Logins.Seconds > 0 {
 		r.result.Logins.Rate = float64(r.result.Logins.Count) / r.result.Logins.Seconds
 	}
 	return nil
-}
-
-func (r *runner) lives() (n int) {
-	for _, l := range r.loops {
-		n += l.lives
-	}
-	return n
-}
-
-// failed is how many failures there were so far.
-func (r *runner) failed() (n int) {
-	for _, l := range r.loops {
-		for _, k := range l.failures {
-			n += k
-		}
-	}
-	return n
 }
 
 // traffic is a run of a scenario that sends: connect, warm up, measure, drain, check.
@@ -185,18 +257,21 @@ func (r *runner) traffic(ctx context.Context) (*Result, error) {
 	if err := r.connect(ctx, func(l *loop) int { return len(l.conns) }); err != nil {
 		return nil, err
 	}
-	if r.failed() == 0 {
+	if r.failed == 0 {
 		if err := r.drive(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return r.conclude(), nil
+	return r.conclude(ctx)
 }
 
-// drive runs the traffic and samples the two processes at both ends of the measured time.
+// drive runs the traffic and samples the processes at both ends of the measured time.
 func (r *runner) drive(ctx context.Context) error {
-	begin := int64(time.Since(r.o.epoch))
-	r.o.from = begin + int64(r.o.WarmUp)
+	begin, err := r.meet(ctx, meeting{Point: "traffic"})
+	if err != nil {
+		return err
+	}
+	r.o.from = begin.Now + int64(r.o.WarmUp)
 	r.o.until = r.o.from + int64(r.o.Duration)
 	stage := func() string {
 		switch now := int64(time.Since(r.o.epoch)); {
@@ -214,13 +289,15 @@ func (r *runner) drive(ctx context.Context) error {
 	if r.during != nil {
 		sampler.Go(func() { r.during(measured) })
 	}
-	r.sending.Store(int32(len(r.loops)))
-	err := r.each(ctx, stage, func(l *loop) error {
+	err = r.each(ctx, stage, func(l *loop) error {
 		if err := l.spin(0, func() bool { return l.now >= r.o.until }); err != nil {
 			return err
 		}
 		return r.drain(l)
 	})
+	if err == nil {
+		_, err = r.meet(ctx, meeting{Point: "drained"})
+	}
 	if err != nil {
 		cancel() // else the samplers end by themselves with the measured time, which has passed
 	}
@@ -231,14 +308,14 @@ func (r *runner) drive(ctx context.Context) error {
 // drain runs l until nothing is open or nothing has come for the time that the options give.
 func (r *runner) drain(l *loop) error {
 	l.scene.due(l, l.now) // what an open loop should have sent before the end, had it woken in time
-	r.sending.Add(-1)
+	l.scene.sentAll(l)
 	packets, since := l.stats.packetsIn, l.now
 	quiet := l.stats.heartBeats
 	return l.spin(0, func() bool {
 		if fresh := l.stats.packetsIn - l.stats.heartBeats; fresh != packets-quiet {
 			packets, quiet, since = l.stats.packetsIn, l.stats.heartBeats, l.now
 		}
-		return r.sending.Load() == 0 && l.scene.open() == 0 || l.now-since > int64(r.o.Drain)
+		return l.scene.open() == 0 || l.now-since > int64(r.o.Drain)
 	})
 }
 
@@ -251,7 +328,7 @@ func (r *runner) measure(ctx context.Context) {
 	if !sleepUntil(ctx, r.o.epoch.Add(time.Duration(r.o.until))) {
 		return
 	}
-	r.result.usage(before, r.sample(context.WithoutCancel(ctx)))
+	r.usage(before, r.sample(context.WithoutCancel(ctx)))
 }
 
 func sleepUntil(ctx context.Context, t time.Time) bool {
@@ -265,9 +342,29 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
-// conclude checks that nothing is missing and sums up.
-func (r *runner) conclude() *Result {
+// conclude checks that nothing is missing and sums up. In a worker the result is only handed over.
+func (r *runner) conclude(ctx context.Context) (*Result, error) {
+	own := r.part()
+	others, err := r.team.finish(ctx, own)
+	if err != nil {
+		return nil, err
+	}
 	total := newStats()
+	parts := append([]*partial{own}, others...)
+	for _, p := range parts {
+		total.merge(p.Stats)
+		r.result.check(p)
+	}
+	r.result.load(parts, r.machineCPU)
+	r.result.Series = r.o.series.samples()
+	r.result.sum(&total, r.o)
+	return r.result, nil
+}
+
+// part is this process's.
+func (r *runner) part() *partial {
+	s := newStats()
+	p := &partial{Stats: &s, Failures: map[string]int{}, Used: r.used}
 	for _, l := range r.loops {
 		l.scene.finish(l)
 		for i := range l.conns {
@@ -275,11 +372,15 @@ func (r *runner) conclude() *Result {
 				l.fail("unsent", "%d bytes to the server, which did not read them, are left of user %s", len(c.out), r.o.user(c.number))
 			}
 		}
-		total.merge(&l.stats)
-		r.result.check(l)
+		s.merge(&l.stats)
+		for kind, n := range l.failures {
+			p.Failures[kind] += n
+		}
+		p.Evidence = append(p.Evidence, l.evidence...)
 		l.tally.finish(l.clock(), l.lives)
 	}
-	r.result.Series = r.o.series.samples()
-	r.result.sum(&total, r.o)
-	return r.result
+	if r.o.seat != nil {
+		r.o.series.samples() // the last second goes to the coordinator before the result
+	}
+	return p
 }

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "worker" { // the tests' own worker process
-		if err := bench.Worker(context.Background(), os.Stdin, os.Stdout); err != nil {
+		if err := bench.Worker(context.Background(), os.Stdin, os.Stdout, bench.WorkerOptions{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -63,7 +63,7 @@ func options(t *testing.T) bench.Options {
 			b.Addrs = append(b.Addrs, a.URL)
 		}
 	}
-	if b.Token, err = bench.SecretFileToken(filepath.Join(o.DataDir, "jwt.key")); err != nil {
+	if b.Secret, err = bench.ReadSecret(filepath.Join(o.DataDir, "jwt.key")); err != nil {
 		t.Fatal(err)
 	}
 	if b.Sources, err = bench.ParseSources("127.0.1.1-127.0.1.3"); err != nil {
@@ -153,7 +153,7 @@ func TestIdle(t *testing.T) {
 
 func TestBadTokenIsFound(t *testing.T) {
 	o := options(t)
-	o.Token = bench.SecretToken([]byte("0123456789abcdef0123456789abcdef"))
+	o.Secret = []byte("0123456789abcdef0123456789abcdef")
 	r, err := bench.Private(t.Context(), o, bench.PrivateOptions{Pairs: 2, InFlight: 1})
 	if err != nil {
 		t.Fatal(err)

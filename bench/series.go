@@ -111,7 +111,8 @@ type series struct {
 	epoch time.Time
 
 	mu      sync.Mutex
-	loops   int
+	loops   int                        // or, at the coordinator of several processes, workers
+	forward func(second int, s *slice) // in a worker: gets the seconds instead of the result
 	seconds []*second
 	free    []*slice
 	last    usageLook
@@ -172,6 +173,9 @@ func (s *series) give(i int, from *slice) *slice {
 
 // complete makes the sample of a second of that width; mu is held.
 func (s *series) complete(at *second, width float64) {
+	if s.forward != nil {
+		s.forward(int(at.At)-1, at.sum)
+	}
 	at.Delivered = float64(at.sum.delivery.count) / width
 	at.Accepted = float64(at.sum.accept.count) / width
 	at.Delivery, at.Accept = at.sum.delivery.summary(), at.sum.accept.summary()
@@ -181,13 +185,12 @@ func (s *series) complete(at *second, width float64) {
 	at.sum = nil
 }
 
-// look notes the stage and what the processes use; called about once a second.
-func (s *series) look(stage string, server *process) {
+// look notes the stage and what the processes use, own of them the load, in ns of CPU; called about once a second.
+func (s *series) look(stage string, server *process, own int64) {
 	if s == nil {
 		return
 	}
 	now := time.Now()
-	own := ownCPU()
 	var of procSample
 	known := false
 	if server != nil {

@@ -34,7 +34,7 @@ func TestSeriesMergesTheLoops(t *testing.T) {
 	}
 	b.accepted(int64(2 * time.Millisecond))
 	a.tick(int64(1100*time.Millisecond), 3)
-	s.look("measure", nil)
+	s.look("measure", nil, ownCPU())
 	if s.p99() != 0 {
 		t.Error("half a second's loops make a second")
 	}

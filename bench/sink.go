@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +22,7 @@ type sinkResult struct {
 	CPU   int64 `json:"cpu_ns"`
 }
 
-// run connects, says that it is ready, and reads until all connections or the coordinator's messages end.
+// run connects, says that it is ready, and reads until all connections or ctx end.
 func (s *sinkJob) run(ctx context.Context, k *link) error {
 	if _, err := RaiseFileLimit(); err != nil {
 		return err
@@ -52,13 +51,8 @@ func (s *sinkJob) run(ctx context.Context, k *link) error {
 	if err := k.send(message{Ready: true}); err != nil {
 		return err
 	}
-	var over atomic.Bool
-	go func() { // ends with the process, or with the coordinator
-		_, _ = k.receive()
-		over.Store(true)
-	}()
 	before := ownCPU()
-	r, err := drink(p, len(fds), func() bool { return over.Load() || ctx.Err() != nil })
+	r, err := drink(ctx, p, len(fds))
 	if err != nil {
 		return err
 	}
@@ -66,10 +60,10 @@ func (s *sinkJob) run(ctx context.Context, k *link) error {
 	return k.send(message{Drank: &r})
 }
 
-// drink reads from the sockets in p until open of them have ended or over says so.
-func drink(p *poller, open int, over func() bool) (r sinkResult, err error) {
+// drink reads from the sockets in p until open of them or ctx have ended.
+func drink(ctx context.Context, p *poller, open int) (r sinkResult, err error) {
 	buf := make([]byte, readSize)
-	for open > 0 && !over() {
+	for open > 0 && ctx.Err() == nil {
 		events, err := p.wait(idleTick)
 		if err != nil {
 			return r, err

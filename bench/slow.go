@@ -66,11 +66,10 @@ func Slow(ctx context.Context, o Options, so SlowOptions) (*Result, error) {
 	}
 	so.Size, so.BulkSize = max(so.Size, minContent), max(so.BulkSize, minContent)
 	o.Duration = 3 * so.Stall
-	r, err := newRunner(o, so.Receivers+so.Pairs, 2)
+	r, err := newRunner(ctx, o, "slow", so, so.Receivers+so.Pairs, 2)
 	if err != nil {
 		return nil, err
 	}
-	r.result.Scenario = "slow"
 	r.result.Parameters = map[string]any{"receivers": so.Receivers, "stall_seconds": so.Stall.Seconds(), "bytes": so.Bytes,
 		"bulk_size": so.BulkSize, "pairs": so.Pairs, "rate": so.Rate, "size": so.Size}
 	r.result.Slow = &SlowResult{}

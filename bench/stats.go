@@ -78,6 +78,12 @@ func (s *stats) hist(name string) histogram {
 	return h
 }
 
+// sums are the counters that add up over loops and processes.
+func (s *stats) sums() []*int64 {
+	return []*int64{&s.sent, &s.acked, &s.delivered, &s.measured, &s.measuredAcks, &s.packetsIn, &s.packetsOut, &s.reads, &s.writes,
+		&s.heartBeats, &s.lags, &s.gaps, &s.bulkMessages, &s.bulkBytes, &s.waited}
+}
+
 func (s *stats) merge(o *stats) {
 	s.login.merge(o.login)
 	s.delivery.merge(o.delivery)
@@ -85,21 +91,10 @@ func (s *stats) merge(o *stats) {
 	for name, h := range o.named {
 		s.hist(name).merge(h)
 	}
-	s.sent += o.sent
-	s.acked += o.acked
-	s.delivered += o.delivered
-	s.measured += o.measured
-	s.measuredAcks += o.measuredAcks
-	s.packetsIn += o.packetsIn
-	s.packetsOut += o.packetsOut
-	s.reads += o.reads
-	s.writes += o.writes
-	s.heartBeats += o.heartBeats
-	s.lags += o.lags
-	s.gaps += o.gaps
-	s.bulkMessages += o.bulkMessages
-	s.bulkBytes += o.bulkBytes
-	s.waited += o.waited
+	from := o.sums()
+	for i, n := range s.sums() {
+		*n += *from[i]
+	}
 	s.stall = max(s.stall, o.stall)
 }
 

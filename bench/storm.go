@@ -51,12 +51,11 @@ func Storm(ctx context.Context, o Options, so StormOptions) (*Result, error) {
 		return nil, errors.New("bench: storm: needs the admin port, to send to those who are away")
 	}
 	so.Rounds, so.Size = max(so.Rounds, 1), max(so.Size, minContent)
-	r, err := newRunner(o, so.Clients, 1)
+	r, err := newRunner(ctx, o, "storm", so, so.Clients, 1)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.close() }()
-	r.result.Scenario = "storm"
 	r.result.Parameters = map[string]any{"clients": so.Clients, "messages": so.Messages, "rounds": so.Rounds, "size": so.Size}
 	r.result.Storm = &StormResult{}
 	for _, l := range r.loops {
@@ -66,17 +65,17 @@ func Storm(ctx context.Context, o Options, so StormOptions) (*Result, error) {
 		return nil, err
 	}
 	s := storm{r: r, o: so}
-	if r.failed() == 0 {
+	if r.failed == 0 {
 		if err := s.first(ctx); err != nil {
 			return nil, err
 		}
 	}
-	for i := 0; i < so.Rounds && r.failed() == 0; i++ {
+	for i := 0; i < so.Rounds && r.failed == 0; i++ {
 		if err := s.round(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return r.conclude(), nil
+	return r.conclude(ctx)
 }
 
 // storm drives Storm.
@@ -88,13 +87,17 @@ type storm struct {
 
 // first sends one message to all while they are there, so that they have positions to come back with.
 func (s *storm) first(ctx context.Context) error {
-	if err := s.send(ctx, 1); err != nil {
+	if _, err := s.send(ctx, 1); err != nil {
 		return err
 	}
-	return s.r.each(ctx, s.stage("first message"), func(l *loop) error {
+	err := s.r.each(ctx, s.stage("first message"), func(l *loop) error {
 		l.scene.(*stormScene).begin(0, s.sent)
 		return s.await(l)
 	})
+	if err == nil {
+		_, err = s.r.meet(ctx, meeting{Point: "first"})
+	}
+	return err
 }
 
 func (s *storm) stage(name string) func() string { return func() string { return name } }
@@ -108,16 +111,21 @@ func (s *storm) round(ctx context.Context) error {
 		l.nextDial = 0
 		return nil
 	})
+	if err == nil {
+		_, err = s.r.meet(ctx, meeting{Point: "lost"})
+	}
 	if err != nil {
 		return err
 	}
+	s.r.stage = s.stage("send")
 	begin := time.Now()
-	if err := s.send(ctx, s.o.Messages); err != nil {
+	start, err := s.send(ctx, s.o.Messages)
+	if err != nil {
 		return err
 	}
 	round := StormRound{SendSeconds: time.Since(begin).Seconds()}
+	sleepUntil(ctx, s.r.o.epoch.Add(time.Duration(start)))
 	before := s.r.sample(ctx)
-	start := int64(time.Since(s.r.o.epoch))
 	err = s.r.each(ctx, s.stage("come back"), func(l *loop) error {
 		l.scene.(*stormScene).begin(start, s.sent)
 		return s.await(l)
@@ -125,13 +133,18 @@ func (s *storm) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.r.result.usage(before, s.r.sample(ctx))
+	const done, lastLogin, lastDone = "caught up", "last login", "last done"
+	mine := meeting{Point: "back", Sum: map[string]int64{}, Max: map[string]int64{}}
 	for _, l := range s.r.loops {
 		scene := l.scene.(*stormScene)
-		round.CaughtUp += scene.done
-		round.LoginSeconds = max(round.LoginSeconds, seconds(max(scene.lastLogin-start, 0)))
-		round.AllCaughtUp = max(round.AllCaughtUp, seconds(max(scene.lastDone-start, 0)))
+		mine.add(meeting{Sum: map[string]int64{done: int64(scene.done)}, Max: map[string]int64{lastLogin: scene.lastLogin - start, lastDone: scene.lastDone - start}})
 	}
+	all, err := s.r.meet(ctx, mine)
+	if err != nil {
+		return err
+	}
+	s.r.usage(before, s.r.sample(ctx))
+	round.CaughtUp, round.LoginSeconds, round.AllCaughtUp = int(all.Sum[done]), seconds(all.Max[lastLogin]), seconds(all.Max[lastDone])
 	s.r.result.Storm.Rounds = append(s.r.result.Storm.Rounds, round)
 	return nil
 }
@@ -153,8 +166,19 @@ const (
 	stormSenders = 4    // requests at a time, so that the server's commits have something to gather
 )
 
-// send sends n messages to every client, in order.
-func (s *storm) send(ctx context.Context, n int) error {
+// send sends n messages to every client, in order, and returns when that was done, in ns of the run's clock.
+func (s *storm) send(ctx context.Context, n int) (at int64, err error) {
+	if s.r.team.leads() {
+		if err := s.sendAll(ctx, n); err != nil {
+			return 0, err
+		}
+	}
+	s.sent += uint32(n)
+	all, err := s.r.meet(ctx, meeting{Point: "sent"})
+	return all.Now, err
+}
+
+func (s *storm) sendAll(ctx context.Context, n int) error {
 	chunks := (s.o.Clients + stormChunk - 1) / stormChunk
 	errs := make([]error, chunks)
 	var senders sync.WaitGroup
@@ -171,7 +195,6 @@ func (s *storm) send(ctx context.Context, n int) error {
 		})
 	}
 	senders.Wait()
-	s.sent += uint32(n)
 	return errors.Join(errs...)
 }
 

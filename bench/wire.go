@@ -6,18 +6,69 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"sync"
 )
 
 // message is one line of JSON between the coordinator of a run and one of its workers, in either direction: over a
 // worker's standard streams, or over the two bodies of one HTTP request. One field is set.
 type message struct {
-	Sink  *sinkJob    `json:"sink,omitempty"`  // to a worker: read and discard
-	Drank *sinkResult `json:"drank,omitempty"` // its answer, when its input has ended
-	Ready bool        `json:"ready,omitempty"` // from a worker: it is about to do what it was told
-	Error string      `json:"error,omitempty"` // from a worker: it gives up
+	// To a worker.
+	Job  *job     `json:"job,omitempty"`  // do a share of a run
+	Sink *sinkJob `json:"sink,omitempty"` // read and discard, until the input ends
+
+	// Both ways.
+	Clock *clockReading `json:"clock,omitempty"` // asked with zeros, answered at once
+	Meet  *meeting      `json:"meet,omitempty"`  // a worker has come to a point of the run; all have
+	Note  *note         `json:"note,omitempty"`  // between scenes, by way of the coordinator
+
+	// From a worker.
+	Ready  bool        `json:"ready,omitempty"`  // the sink is connected
+	Drank  *sinkResult `json:"drank,omitempty"`  // what the sink has done
+	Counts *counts     `json:"counts,omitempty"` // how far it is, once a second
+	Second *secondPart `json:"second,omitempty"` // what it counted in one second
+	Result *partial    `json:"result,omitempty"` // its share of the result, at the end
+	Error  string      `json:"error,omitempty"`  // it gives up
+}
+
+// meeting is a point of a run to which all processes come before any goes on. What each brings along is summed or its
+// maximum taken.
+type meeting struct {
+	Point string           `json:"point"`
+	Sum   map[string]int64 `json:"sum,omitempty"`
+	Max   map[string]int64 `json:"max,omitempty"`
+	Now   int64            `json:"now,omitempty"` // ns of the run's clock, when all had come
+}
+
+// add takes what one process brings along.
+func (m *meeting) add(o meeting) {
+	for k, v := range o.Sum {
+		if m.Sum == nil {
+			m.Sum = map[string]int64{}
+		}
+		m.Sum[k] += v
+	}
+	for k, v := range o.Max {
+		if m.Max == nil {
+			m.Max = map[string]int64{}
+		}
+		m.Max[k] = max(m.Max[k], v)
+	}
+}
+
+// note is what the scene of one process tells those of the others.
+type note struct {
+	From  int    `json:"from"` // worker
+	Key   string `json:"key"`
+	Value uint32 `json:"value"`
+}
+
+// counts is Progress of one worker.
+type counts struct {
+	Connections int64 `json:"connections"`
+	Sent        int64 `json:"sent"`
+	Delivered   int64 `json:"delivered"`
+	Failures    int64 `json:"failures"`
+	CPU         int64 `json:"cpu_ns"`
 }
 
 // link is the coordinator's or the worker's end. One goroutine reads; any may write.
@@ -59,47 +110,4 @@ func (k *link) receive() (m message, err error) {
 		return m, errors.New(m.Error)
 	}
 	return m, nil
-}
-
-// worker is a process of its own that runs Worker, from the coordinator's side.
-type worker struct {
-	*link
-	cmd   *exec.Cmd
-	stdin io.Closer
-}
-
-// startWorker starts command, which is to run Worker on its standard streams; empty = this program with the argument
-// "worker". Its standard error is ours.
-func startWorker(command []string) (*worker, error) {
-	if len(command) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("bench: worker: %w", err)
-		}
-		command = []string{self, "worker"}
-	}
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("bench: worker: %w", err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("bench: worker: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("bench: worker: %w", err)
-	}
-	return &worker{link: newLink(stdout, stdin), cmd: cmd, stdin: stdin}, nil
-}
-
-// end closes the worker's input, at which it ends what it does.
-func (w *worker) end() { _ = w.stdin.Close() }
-
-// stop ends the worker and waits for it. What it has not said yet is lost.
-func (w *worker) stop() {
-	w.end()
-	_, _ = io.Copy(io.Discard, w.in)
-	_ = w.cmd.Wait() // it has said on the link what went wrong, or on standard error
 }

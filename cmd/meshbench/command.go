@@ -20,14 +20,14 @@ var errUsage = errors.New("usage")
 
 // common are the flags of every scenario.
 type common struct {
-	o                                 bench.Options
-	sources                           string
-	secretFile, dataDir, tokenCommand string
-	asJSON                            bool
-	report                            string
-	cpuProfile                        string
-	floor                             bool
-	withFloor                         func() bench.FloorOptions // what the floor of the scenario is; nil = it has none
+	o                   bench.Options
+	sources             string
+	secretFile, dataDir string
+	asJSON              bool
+	report              string
+	cpuProfile          string
+	floor               bool
+	withFloor           func() bench.FloorOptions // what the floor of the scenario is; nil = it has none
 }
 
 func newCommand() *cobra.Command {
@@ -55,12 +55,15 @@ func (c *common) register(f *pflag.FlagSet) {
 	f.StringVar(&c.sources, "sources", "", "source `addresses` of the connections, such as 127.0.1.1-127.0.1.20")
 	f.StringVar(&c.secretFile, "secret-file", "", "`file` with the server's HS256 key, to mint tokens")
 	f.StringVar(&c.dataDir, "data-dir", "", "the server's data `directory`, whose jwt.key is used to mint tokens")
-	f.StringVar(&c.tokenCommand, "token-command", "", "shell `command` that prints a token for $USER_NAME and $TERMINAL")
+	f.StringVar(&c.o.TokenCommand, "token-command", "", "shell `command` that prints a token for $USER_NAME and $TERMINAL")
 	f.StringVar(&c.o.UserPrefix, "user-prefix", "", "users are `PREFIX`-0, PREFIX-1 …; empty = new ones for this run")
 	f.StringVar(&c.o.Ack, "ack", "client", "who acknowledges: client or auto")
 	f.IntVar(&c.o.Window, "window", 0, "entries in flight to a connection; 0 = the server's default")
 	f.IntVar(&c.o.AckEvery, "ack-every", 64, "a connection acknowledges after so many messages, at most a quarter of the window …")
 	f.DurationVar(&c.o.AckDelay, "ack-delay", 10*time.Millisecond, "… or after this time; 0 = after every read")
+	f.IntVar(&c.o.Procs, "procs", 0, "worker processes on this machine, for one has a limit of open files; 0 = this one, or the --workers")
+	f.StringSliceVar(&c.o.Workers, "workers", nil, "`addresses` of workers on other machines (meshbench worker --listen), which share the run; they get the key")
+	f.StringVar(&c.o.WorkerToken, "worker-token", "", "`token` of these workers")
 	f.IntVar(&c.o.Loops, "loops", 1, "event loops; each takes a core when there is much to do")
 	f.IntVar(&c.o.Handshakes, "handshakes", 256, "connections of one event loop between connect and the LOGIN answer")
 	f.IntVar(&c.o.LoginRate, "login-rate", 0, "new connections per second; 0 = as fast as the server takes them")
@@ -80,17 +83,16 @@ func (c *common) register(f *pflag.FlagSet) {
 }
 
 // options completes the options from the flags.
-func (c *common) options(ctx context.Context) (o bench.Options, err error) {
+func (c *common) options() (o bench.Options, err error) {
 	if c.o.Sources, err = bench.ParseSources(c.sources); err != nil {
 		return o, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	switch {
-	case c.tokenCommand != "":
-		c.o.Token = bench.CommandToken(ctx, c.tokenCommand)
+	case c.o.TokenCommand != "":
 	case c.secretFile != "":
-		c.o.Token, err = bench.SecretFileToken(c.secretFile)
+		c.o.Secret, err = bench.ReadSecret(c.secretFile)
 	case c.dataDir != "":
-		c.o.Token, err = bench.SecretFileToken(filepath.Join(c.dataDir, "jwt.key"))
+		c.o.Secret, err = bench.ReadSecret(filepath.Join(c.dataDir, "jwt.key"))
 	default:
 		err = fmt.Errorf("%w: want --data-dir, --secret-file or --token-command", errUsage)
 	}
@@ -122,7 +124,7 @@ func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pf
 				return err
 			}
 			defer func() { err = ended(err, end) }()
-			o, err := c.options(cmd.Context())
+			o, err := c.options()
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 func TestUsage(t *testing.T) {
 	for _, args := range []string{
+		"worker --listen 0.0.0.0:0",                // a network without a token
 		"private",                                  // no way to get tokens
 		"private --nonsense",                       //
 		"private --token-command x extra",          //
@@ -45,5 +47,31 @@ func TestResultIsPrinted(t *testing.T) {
 				t.Errorf("no %q in\n%s", want, out.String())
 			}
 		}
+	}
+}
+
+func TestWorkersOnTheNetwork(t *testing.T) {
+	l, err := listenWorker("127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- serveWorker(ctx, l, bench.WorkerHandler("", bench.WorkerOptions{})) }()
+	var out bytes.Buffer
+	cmd := newCommand()
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"run", "--local", "--server", meshtalk(t), "private", "--workers", l.Addr().String(), "--pairs", "3", "--in-flight", "2",
+		"--warmup", "100ms", "--duration", "300ms", "--json"})
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	var r bench.Result
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || !r.OK || r.Processes != 1 || r.Messages == nil || r.Messages.Delivered == 0 {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

@@ -29,6 +29,9 @@ func (p *printer) result(r *bench.Result) error {
 	}
 	line("scenario", "%s %v", r.Scenario, r.Parameters)
 	line("connections", "%d of %d logged in in %.2f s, %.0f/s", r.Logins.Count, r.Connections, r.Logins.Seconds, r.Logins.Rate)
+	if r.Processes > 0 {
+		line("load", "%d processes, whose clocks may differ by %.3f ms", r.Processes, r.ClockError)
+	}
 	latency(line, "login", &r.Logins.Latency)
 	if m := r.Messages; m != nil {
 		line("messages", "%.0f/s delivered, %.0f/s accepted, over %s; %d sent, %.1f packets a read", m.DeliveredRate, m.AckedRate,
