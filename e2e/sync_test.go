@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,12 +10,12 @@ import (
 	"testing"
 )
 
-// injectSyncErrors makes syncs of the server's files fail with EIO, those that strace's expression when selects, until the
-// returned function is called.
-func injectSyncErrors(t *testing.T, p *process, when string) (lift func()) {
+// inject makes system calls of the server fail with EIO, those that strace's expression when selects, until the returned
+// function is called.
+func inject(t *testing.T, p *process, calls, when string) (lift func()) {
 	t.Helper()
-	cmd := exec.Command("strace", "-f", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,sync_file_range",
-		"-e", "inject=fsync,fdatasync,sync_file_range:error=EIO:when="+when, "-p", fmt.Sprint(p.cmd.Process.Pid))
+	cmd := exec.Command("strace", "-f", "-o", "/dev/null", "-e", "trace="+calls,
+		"-e", "inject="+calls+":error=EIO:when="+when, "-p", fmt.Sprint(p.cmd.Process.Pid))
 	messages, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func TestSyncErrors(t *testing.T) {
 			known(ctx, t, p, "reader")
 			l := startLoad(ctx, p, users)
 			l.acknowledged(t, 200)
-			lift := injectSyncErrors(t, p, c.when)
+			lift := inject(t, p, "fsync,fdatasync,sync_file_range", c.when)
 			l.unavailable(t, 2*len(users)*window)
 			if c.when == "1+" {
 				readOnly(t, p)
@@ -88,4 +89,53 @@ func TestSyncErrors(t *testing.T) {
 			finish(t, p, l)
 		})
 	}
+}
+
+// An ACK that comes while the store cannot even be read counts when it can again: the client does not repeat it.
+func TestACKWhileStoreIsClosed(t *testing.T) {
+	ctx := patient(t)
+	p := spawn(t, t.TempDir())
+	sender, err := connect(ctx, p, "tcp", "sender")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sender.Close() }()
+	receiver, err := connect(ctx, p, "websocket", "receiver", `"ack":"client"`, `"window":4`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = receiver.Close() }()
+	for i := range 8 {
+		if _, err := exchange(ctx, sender, fmt.Sprintf(`{"cmd":3,"id":"%d","data":{"to":"receiver","content":%d}}`, i, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 4 {
+		if err := awaitContent(ctx, receiver, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The log cannot be synced, which ends this opening of the database; the next fails where it renames a file.
+	lift := inject(t, p, "fdatasync,rename,renameat,renameat2", "1+")
+	if _, err := exchange(ctx, sender, `{"cmd":3,"id":"more","data":{"to":"receiver","content":"more"}}`); err == nil {
+		t.Fatal("a message was kept without a sync")
+	}
+	until(t, "the store cannot be read", func() (any, bool) {
+		_, err := exchange(ctx, sender, `{"cmd":9,"id":"history","data":{"conv":"p:receiver:sender"}}`)
+		var r *refusal
+		return err, errors.As(err, &r) && r.Retryable
+	})
+	if err := receiver.Send(ctx, []byte(`{"cmd":7,"data":{"inbox":4}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exchange(ctx, receiver, `{"cmd":1,"id":"the ACK has been handled"}`); err != nil {
+		t.Fatal(err)
+	}
+	lift()
+	for i := 4; i < 8; i++ {
+		if err := awaitContent(ctx, receiver, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.unharmed()
 }
