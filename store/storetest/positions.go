@@ -56,7 +56,7 @@ func testAttach(t *testing.T, be Backend) {
 	equal(t, "a known one stays", b.attach("bob", "web").Acked, 0)
 	b.must(b.Ack("bob", "web", 2))
 	b.must(b.Ack("bob", "web", 4))
-	same(t, "a new one begins at the furthest", b.attach("bob", "phone"), store.Attachment{Inbox: store.Inbox{Head: 5, First: 1}, Acked: 4})
+	same(t, "a new one begins at the furthest", b.attach("bob", "phone"), store.Attachment{Inbox: store.Inbox{Head: 5, First: 1}, Acked: 4, Furthest: 4})
 	b.must(b.Ack("bob", "web", 5))
 	equal(t, "and stays there", b.attach("bob", "phone").Acked, 4)
 	b.reopen(be)
