@@ -68,6 +68,7 @@ type Hub struct {
 	o        Options
 	registry registry
 	watchers watchers
+	telling  sync.Mutex // presenceChanged's
 	pool     *Pool
 
 	submissions sync.Pool // *Submission

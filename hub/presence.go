@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"hash/maphash"
-	"slices"
 	"sync"
 
 	"github.com/meshtalk/meshtalk/cluster"
@@ -102,23 +101,21 @@ func (h *Hub) PresenceOf(ctx context.Context, users []string) ([]codec.PresenceS
 	return states, nil
 }
 
-// presenceChanged tells who watches the user, here and elsewhere. Two changes at once may tell in the wrong order, so the
-// state is looked at again after it was told: whoever told last has seen the newest.
+// presenceChanged tells who watches the user, here and elsewhere: one packet per change. One change at a time looks and
+// tells, so that nobody hears an older state last; the mutex for it is taken by nothing else.
 func (h *Hub) presenceChanged(ctx context.Context, user string) {
 	if h.cluster.Alone() && !h.watchers.any(user) {
 		return
 	}
+	h.telling.Lock()
+	defer h.telling.Unlock()
 	state, err := h.presence(ctx, user)
-	for err == nil {
-		h.cluster.Send([]cluster.Signal{{User: user, State: &state}})
-		if refs := h.watchers.refs(user); len(refs) > 0 {
-			h.tell(refs, codec.Presence, codec.AppendPresence(nil, nil, []codec.PresenceState{state}))
-		}
-		told := state
-		state, err = h.presence(ctx, user)
-		if err == nil && state.Online == told.Online && slices.Equal(state.Terminals, told.Terminals) {
-			return
-		}
+	if err != nil {
+		h.o.Logf("presence of a user: %v", err)
+		return
 	}
-	h.o.Logf("presence of a user: %v", err)
+	h.cluster.Send([]cluster.Signal{{User: user, State: &state}})
+	if refs := h.watchers.refs(user); len(refs) > 0 {
+		h.tell(refs, codec.Presence, codec.AppendPresence(nil, nil, []codec.PresenceState{state}))
+	}
 }

@@ -17,6 +17,9 @@ func TestOrder(t *testing.T) {
 		toBob, toCarol := n.login(transport, bob), n.login(transport, carol)
 		alice := n.login(transport, "alice-"+transport)
 		alice.skip[3] = true
+		for _, p := range []*peer{alice, toBob, toCarol} {
+			p.skip[20] = true // a busy machine reads late
+		}
 		const each = 150
 		go func() {
 			for i := range each {
