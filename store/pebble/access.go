@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"sync"
@@ -133,21 +134,8 @@ func (g *generation) lastMessage(ts tails, conv uint64, bucket uint16, f func(se
 // left the tails since is in tables.
 func (g *generation) messageRow(ts tails, bucket uint16, conv, seq uint64, f func(r *record) error) (found bool, err error) {
 	var r record
-	row, err := ts.patch(conv, seq)
-	if err != nil {
-		return false, err
-	}
-	if row == nil {
-		var it item
-		if found, err = ts.message(conv, seq, &it); err != nil {
-			return false, err
-		}
-		if found {
-			row = it.row
-		}
-	}
-	if row != nil {
-		if err := r.decode(row); err != nil {
+	if found, err = ts.record(conv, seq, &r); found || err != nil {
+		if err != nil {
 			return false, err
 		}
 		return true, f(&r)
@@ -165,6 +153,48 @@ func (g *generation) messageRow(ts tails, bucket uint16, conv, seq uint64, f fun
 		return false, g.rowError(key[:])
 	}
 	return true, f(&r)
+}
+
+// messageSeeker reads many messages of one bucket: one iterator instead of a Get each.
+type messageSeeker struct {
+	g      *generation
+	ts     tails
+	bucket uint16
+	it     *pebble.Iterator // opened when the first table is needed
+}
+
+// find reads a message as it stands. The record lives until the next call.
+func (s *messageSeeker) find(conv, seq uint64, r *record) error {
+	if found, err := s.ts.record(conv, seq, r); found || err != nil {
+		return err
+	}
+	if s.it == nil {
+		var err error
+		if s.it, err = s.g.iter(bucketKey(kMessage, s.bucket), afterBucket(kMessage, s.bucket)); err != nil {
+			return err
+		}
+	}
+	key := bulkKey(kMessage, s.bucket, conv, seq)
+	if !s.it.SeekGE(key[:]) || !bytes.Equal(s.it.Key(), key[:]) {
+		if err := s.it.Error(); err != nil {
+			return s.g.readError("read", err)
+		}
+		return s.g.rowError(key[:])
+	}
+	row, err := s.it.ValueAndErr()
+	if err != nil {
+		return s.g.readError("read", err)
+	}
+	if r.decode(row) != nil {
+		return s.g.rowError(key[:])
+	}
+	return nil
+}
+
+func (s *messageSeeker) close() {
+	if s.it != nil {
+		_ = s.it.Close()
+	}
 }
 
 // names remembers which conversation an id stands for; ids never change their meaning.

@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -63,7 +64,17 @@ type sender struct {
 	t        *testing.T
 	s        *Store
 	n        int
+	pad      int // bytes more of content
 	promised map[int]uint64
+}
+
+func (c *sender) draft(n int) *store.Draft {
+	d := crashDraft(n)
+	r := rand.New(rand.NewPCG(uint64(n), 0)) // nothing to compress
+	for range c.pad / 8 {
+		d.Content = binary.LittleEndian.AppendUint64(d.Content, r.Uint64())
+	}
+	return d
 }
 
 // send commits one batch; the error is Commit's or Wait's.
@@ -72,7 +83,7 @@ func (c *sender) send(n int) error {
 	var drafts []*store.Draft
 	first := c.n
 	for range n {
-		drafts = append(drafts, crashDraft(c.n))
+		drafts = append(drafts, c.draft(c.n))
 		c.n++
 	}
 	p, err := c.s.Commit(context.Background(), 0, 0, drafts)
@@ -121,7 +132,7 @@ func (c *sender) check() {
 		if n%every != 0 {
 			continue
 		}
-		d := crashDraft(n)
+		d := c.draft(n)
 		after := seq - 1
 		list, _, err := c.s.History(context.Background(), d.Conv, nil, &after, 1)
 		c.must(err)

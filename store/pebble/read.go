@@ -174,6 +174,8 @@ func (p *inboxPage) readDay(bucket uint16, before uint64) error {
 		return err
 	}
 	defer it.Close()
+	messages := messageSeeker{g: p.g, ts: p.v.tails, bucket: bucket}
+	defer messages.close()
 	for ok := it.First(); ok && p.next < before && !p.full(); ok = it.Next() {
 		row, err := it.ValueAndErr()
 		if err != nil {
@@ -187,7 +189,7 @@ func (p *inboxPage) readDay(bucket uint16, before uint64) error {
 			if number != p.next || number >= before {
 				return false
 			}
-			failed = p.addStored(bucket, conv, seq)
+			failed = p.addStored(&messages, conv, seq)
 			return failed == nil && !p.full()
 		})
 		if failed != nil {
@@ -200,13 +202,26 @@ func (p *inboxPage) readDay(bucket uint16, before uint64) error {
 	return p.g.readError("inbox", it.Error())
 }
 
-func (p *inboxPage) addStored(bucket uint16, conv, seq uint64) error {
+func (p *inboxPage) addStored(messages *messageSeeker, conv, seq uint64) error {
+	var rec record
+	if err := messages.find(conv, seq, &rec); err != nil {
+		return err
+	}
+	return p.add(conv, seq, &rec)
+}
+
+// add makes a record the next entry.
+func (p *inboxPage) add(conv, seq uint64, rec *record) error {
+	name, err := p.g.convName(conv)
+	if err != nil {
+		return err
+	}
 	p.list = append(p.list, store.InboxEntry{Inbox: p.next})
 	m := &p.list[len(p.list)-1].Message
-	p.next++
-	err := p.g.message(p.v.tails, bucket, conv, seq, m)
+	rec.message(name, seq, m)
 	p.size += len(m.Content)
-	return err
+	p.next++
+	return nil
 }
 
 // readTail reads what a tail has of the inbox.
@@ -230,15 +245,9 @@ func (p *inboxPage) readTail(t *tail) error {
 		if err := rec.decode(row); err != nil {
 			return err
 		}
-		name, err := p.g.convName(it.conv)
-		if err != nil {
+		if err := p.add(it.conv, it.seq, &rec); err != nil {
 			return err
 		}
-		p.list = append(p.list, store.InboxEntry{Inbox: p.next})
-		m := &p.list[len(p.list)-1].Message
-		rec.message(name, it.seq, m)
-		p.size += len(m.Content)
-		p.next++
 	}
 	return nil
 }

@@ -310,3 +310,20 @@ func (ts tails) message(conv, seq uint64, it *item) (bool, error) {
 	}
 	return false, nil
 }
+
+// record reads a message as it stands, if the tails know.
+func (ts tails) record(conv, seq uint64, r *record) (bool, error) {
+	row, err := ts.patch(conv, seq)
+	if err != nil {
+		return false, err
+	}
+	if row == nil {
+		var it item
+		found, err := ts.message(conv, seq, &it)
+		if !found || err != nil {
+			return false, err
+		}
+		row = it.row
+	}
+	return true, r.decode(row)
+}
