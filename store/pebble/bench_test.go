@@ -174,6 +174,9 @@ func BenchmarkSize(b *testing.B) {
 		_, _ = p.Wait()
 		p.Release()
 	}
+	if err := s.flushTail(1); err != nil {
+		b.Fatal(err)
+	}
 	g := s.gen.Load()
 	_ = g.db.Flush()
 	if err := g.db.Compact(context.Background(), []byte{0}, []byte{0xff}, false); err != nil {
@@ -233,7 +236,7 @@ func BenchmarkAttach(b *testing.B) {
 
 // BenchmarkFilterMiss is the look-up of a new id with a full day in memory.
 func BenchmarkFilterMiss(b *testing.B) {
-	f := newRepeatFilter(64 << 20)
+	f := newRepeatFilter(128 << 20)
 	var id [16]byte
 	r := rand.New(rand.NewPCG(1, 2))
 	next := func() *[16]byte {

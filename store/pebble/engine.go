@@ -140,8 +140,14 @@ func (s *Store) openGeneration() (*generation, error) {
 	g.db = db
 	g.fs.opened.Store(true)
 	compactions.opened()
-	if err = errors.Join(g.fs.failed(), g.load()); err == nil {
+	if err = g.fs.failed(); err == nil { // else what was written is not whole, and reading it tells the wrong story
+		err = g.load()
+	}
+	if err == nil {
 		err = g.checkReplay(marks)
+	}
+	if err == nil {
+		err = g.fs.failed()
 	}
 	if err != nil {
 		_ = g.close()

@@ -10,8 +10,8 @@ import (
 )
 
 // repeatFilter answers "was this id stored in this bucket?" with "surely not" for nearly every new message, so that a commit
-// reads nothing from the database. It is a blocked Bloom filter per bucket, in segments that double in size: ids are
-// SHA-256 already, so their own bits choose the block (8 bytes) and the 6 bits in it (8 bytes). At 12 bits an id, about 0.6 % of new ids
+// reads nothing from the database. It is a blocked Bloom filter per bucket, in segments that grow: ids are
+// SHA-256 already, so their own bits choose the block (8 bytes) and the 6 bits in it (8 bytes). At 16 bits an id, about 0.1 % of new ids
 // of a full segment look old and cost one read.
 //
 // Owned by Store.commitMu, but for the segments that the rebuild at the start hands over.
@@ -42,13 +42,13 @@ type segment struct {
 type block [8]uint64
 
 const (
-	bitsPerID       = 12
-	firstSegment    = 1 << 16 // bytes: 43,690 ids
-	largestSegment  = 1 << 24 // bytes: 11 million ids
-	blockBytes      = 64
-	bitsPerProbe    = 9 // 512 bits in a block
-	probes          = 6
-	doubleSegmentBy = 2
+	bitsPerID      = 16
+	firstSegment   = 1 << 16 // bytes: 32,768 ids
+	largestSegment = 1 << 24 // bytes: 8 million ids
+	blockBytes     = 64
+	bitsPerProbe   = 9 // 512 bits in a block
+	probes         = 7
+	growSegmentBy  = 4 // few segments to ask
 )
 
 func newRepeatFilter(budget int64) *repeatFilter { return &repeatFilter{budget: budget} }
@@ -89,7 +89,7 @@ func (b *bucketFilter) next() int {
 		return firstSegment
 	}
 	last := b.segments[len(b.segments)-1]
-	return min(len(last.blocks)*blockBytes*doubleSegmentBy, largestSegment)
+	return min(len(last.blocks)*blockBytes*growSegmentBy, largestSegment)
 }
 
 // add puts an id in, growing when the last segment is full; it returns the bytes that the growth took.

@@ -36,7 +36,7 @@ type Options struct {
 	AckBeforeSync bool
 
 	CacheBytes  int64 // blocks read from disk; default 64 MiB, filled by reads only
-	FilterBytes int64 // filters that recognise repeats, 1.5 bytes per message of the dedupe window; default 64 MiB
+	FilterBytes int64 // filters that recognise repeats, 2 bytes per message of the dedupe window; default 128 MiB
 	HeadBytes   int64 // sequences of busy users and conversations, about 200 bytes each; default 256 MiB
 	GroupBytes  int64 // members of busy groups; default 64 MiB
 
@@ -67,7 +67,7 @@ func (o *Options) setDefaults() {
 		o.fs = vfs.Default
 	}
 	set(&o.CacheBytes, 64<<20)
-	set(&o.FilterBytes, 64<<20)
+	set(&o.FilterBytes, 128<<20)
 	set(&o.HeadBytes, 256<<20)
 	set(&o.GroupBytes, 64<<20)
 }
@@ -132,6 +132,14 @@ func open(o Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, lockError(o.Dir, err)
 	}
+	// Of an Open that fails its error is all there is to say.
+	var open atomic.Bool
+	logf := o.Logf
+	o.Logf = func(format string, args ...any) {
+		if open.Load() {
+			logf(format, args...)
+		}
+	}
 	s := &Store{opts: o, lock: lock, quit: make(chan struct{}), downed: make(chan *generation, 1), tailFull: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
@@ -179,6 +187,7 @@ func open(o Options) (_ *Store, err error) {
 	go s.supervise()
 	go s.flushTails()
 	go s.flushPositions()
+	open.Store(true)
 	return s, nil
 }
 
