@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +40,7 @@ func TestDiskFull(t *testing.T) {
 			if killed {
 				p.kill()
 				_ = l.end() // their connections have ended
+				cannotStart(t, dir)
 				remove(t, file)
 				p = spawn(t, dir)
 				l = startLoad(ctx, p, users)
@@ -83,6 +85,17 @@ func TestDiskFilledByMessages(t *testing.T) {
 	keepsAgain(t, p)
 	l.acknowledged(t, 100)
 	finish(t, p, l)
+}
+
+// cannotStart starts a server where there is no room at all: it says so in one line.
+func cannotStart(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), envChild+"="+dir)
+	out, err := cmd.CombinedOutput()
+	if err == nil || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), "no space left on device") {
+		t.Errorf("start on a full disk: %v\n%s", err, out)
+	}
 }
 
 // finish ends a load whose connections have all lasted, and judges what there is.
