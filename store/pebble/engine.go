@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -102,6 +103,17 @@ func (s *Store) acquireWritable() (*generation, error) {
 	return g, nil
 }
 
+// maxOpenFiles is how many tables Pebble may hold open. Descriptors belong to connections: the engine keeps a quarter of them, at most
+// 512, for everything else, and this is half of that.
+func maxOpenFiles() int {
+	const most, least = 256, 64
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return least
+	}
+	return int(min(max(limit.Cur/8, least), most))
+}
+
 // openGeneration opens the database, the first time or again.
 func (s *Store) openGeneration() (*generation, error) {
 	g := &generation{s: s}
@@ -180,7 +192,7 @@ func (s *Store) pebbleOptions(g *generation) *pebble.Options {
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       1000, // the watermark and the memtables are what makes commits wait
 		LBaseMaxBytes:               int64(4 * s.sizes.memTable),
-		MaxOpenFiles:                500, // descriptors belong to connections
+		MaxOpenFiles:                maxOpenFiles(),
 		FlushDelayDeleteRange:       10 * time.Second,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		EventListener: &pebble.EventListener{
