@@ -56,6 +56,8 @@ type conn struct {
 
 	inbox uint64 // newest number taken
 	seq   uint64 // newest taken of its large group
+	again uint64 // newest of its large group that was pushed again after a reconnect, while there may be more of them
+	first bool   // the next one of its large group is the first on this connection
 	flow  int32  // the scene's own
 }
 
@@ -69,7 +71,7 @@ func (l *loop) dial(c *conn) error {
 		return err
 	}
 	c.fd, c.phase, c.armed = fd, connecting, true
-	c.ws, c.midway = codec.WSFramer{Max: maxPacket, Client: true}, false
+	c.ws, c.midway, c.first = codec.WSFramer{Max: maxPacket, Client: true}, false, true
 	return l.poll.set(unix.EPOLL_CTL_ADD, fd, c.index, unix.EPOLLIN|unix.EPOLLOUT)
 }
 
@@ -297,6 +299,9 @@ func (l *loop) packet(c *conn, b []byte) {
 		l.stats.heartBeats++
 	case codec.Lag:
 		l.stats.lags++
+	case codec.Typing:
+		l.stats.typings++
+	case codec.Receipt:
 	default:
 		l.rare(c, b)
 	}
@@ -316,6 +321,8 @@ func (l *loop) rare(c *conn, b []byte) {
 		}
 	case codec.Pull:
 		l.pulled(c, p.Data)
+	case codec.History:
+		l.scene.answered(l, c, p.ID, p.Data)
 	case codec.Error:
 		var d struct{ Name, Message string }
 		_ = json.Unmarshal(p.Data, &d)
@@ -347,10 +354,20 @@ func (l *loop) take(c *conn, p push) {
 	}
 }
 
-// takeLarge is take for a large group, which has no inbox number. Its first message on a connection begins the count.
+// takeLarge is take for a large group, which has no inbox number. Its first message begins the count; after a reconnect the
+// server goes on behind what was acknowledged, so that some may be known already.
 func (l *loop) takeLarge(c *conn, p push) {
-	if c.seq != 0 && p.seq != c.seq+1 {
-		l.fail("seq not contiguous", "user %s got seq %d of the group after %d", l.o.user(c.number), p.seq, c.seq)
+	known := c.seq != 0 && p.seq <= c.seq && (c.first || c.again > 0)
+	switch {
+	case known && !c.first && p.seq != c.again+1, !known && c.seq != 0 && p.seq != c.seq+1:
+		l.fail("seq not contiguous", "user %s got seq %d of the group after %d", l.o.user(c.number), p.seq, max(c.seq, c.again))
+	}
+	c.first, c.again = false, 0
+	if known {
+		if p.seq < c.seq {
+			c.again = p.seq
+		}
+		return
 	}
 	c.seq, c.largeDue = p.seq, true
 	l.taken = p

@@ -105,11 +105,12 @@ func (r *runner) look(ctx context.Context, io IdleOptions) error {
 // quiet is the scene of connections that do nothing, and the part of other scenes that does nothing.
 type quiet struct{}
 
-func (quiet) due(*loop, int64) int64      { return math.MaxInt64 }
-func (quiet) message(*loop, *conn, push)  {}
-func (quiet) accepted(*loop, *conn, mark) {}
-func (quiet) loggedIn(*loop, *conn)       {}
-func (quiet) largeConv(*conn) string      { return "" }
-func (quiet) sentAll(*loop)               {}
-func (quiet) open() int                   { return 0 }
-func (quiet) finish(*loop)                {}
+func (quiet) due(*loop, int64) int64                { return math.MaxInt64 }
+func (quiet) message(*loop, *conn, push)            {}
+func (quiet) accepted(*loop, *conn, mark)           {}
+func (quiet) loggedIn(*loop, *conn)                 {}
+func (quiet) answered(*loop, *conn, []byte, []byte) {}
+func (quiet) largeConv(*conn) string                { return "" }
+func (quiet) sentAll(*loop)                         {}
+func (quiet) open() int                             { return 0 }
+func (quiet) finish(*loop)                          {}

@@ -37,6 +37,8 @@ type scene interface {
 	accepted(l *loop, c *conn, m mark)
 	// loggedIn is told of every login.
 	loggedIn(l *loop, c *conn)
+	// answered gets the answers of HISTORY.
+	answered(l *loop, c *conn, id, data []byte)
 	// largeConv is the conversation of c's large group.
 	largeConv(c *conn) string
 	// sentAll is told that due will not be called again to send.
@@ -185,17 +187,21 @@ func (l *loop) dialMore(limit int) int64 {
 		if at := l.o.dialTime(l.conns[l.nextDial].number); at > l.now {
 			return at
 		}
-		c := &l.conns[l.nextDial]
 		l.nextDial++
-		l.handshakes++
-		if err := l.dial(c); err != nil {
-			l.handshakes--
-			c.phase = dead
-			l.deads++
-			l.fail("login failed", "user %s: %v", l.o.user(c.number), err)
-		}
+		l.open(&l.conns[l.nextDial-1])
 	}
 	return math.MaxInt64
+}
+
+// open begins to connect c.
+func (l *loop) open(c *conn) {
+	l.handshakes++
+	if err := l.dial(c); err != nil {
+		l.handshakes--
+		c.phase = dead
+		l.deads++
+		l.fail("login failed", "user %s: %v", l.o.user(c.number), err)
+	}
 }
 
 // beat sends heartbeats, spread evenly over the interval, and returns when the next is due.

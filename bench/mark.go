@@ -146,13 +146,14 @@ type template struct {
 	id, content  int // where the marks stand
 	flow         uint32
 	run, counter uint32
+	target       string // user or group
 }
 
 // newTemplate makes the packet that sends size bytes of content to the user or group target.
 func newTemplate(cmd codec.Cmd, target string, size int, run, flow uint32) *template {
 	var blank [markLen]byte
 	mark{run: run, flow: flow}.put(blank[:])
-	t := &template{run: run, flow: flow}
+	t := &template{run: run, flow: flow, target: target}
 	t.packet = strconv.AppendInt([]byte(`{"cmd":`), int64(cmd), 10)
 	t.packet = append(t.packet, `,"id":"`...)
 	t.id = len(t.packet)
@@ -175,7 +176,12 @@ func newTemplate(cmd codec.Cmd, target string, size int, run, flow uint32) *temp
 // next is the packet of the flow's next message, valid until the next call.
 func (t *template) next(intended int64) []byte {
 	t.counter++
-	putHex(t.packet[t.id+18:t.id+26], uint64(t.counter))
+	return t.write(t.counter, intended)
+}
+
+// write is the packet of the flow's message of that number, valid until the next call of either.
+func (t *template) write(number uint32, intended int64) []byte {
+	putHex(t.packet[t.id+18:t.id+26], uint64(number))
 	putHex(t.packet[t.id+26:t.id+42], uint64(intended))
 	copy(t.packet[t.content+18:t.content+42], t.packet[t.id+18:t.id+42])
 	return t.packet

@@ -38,6 +38,7 @@ type Result struct {
 	Floor *Floor       `json:"floor,omitempty"`
 	Storm *StormResult `json:"storm,omitempty"`
 	Slow  *SlowResult  `json:"slow,omitempty"`
+	Mix   []MixResult  `json:"mix,omitempty"`
 
 	Load   Usage  `json:"load"`
 	Server *Usage `json:"server,omitempty"`
@@ -219,12 +220,6 @@ func (r *Result) sum(s *stats, p *plan) {
 				r.Server.MicrosPerMessage = r.Server.CPUSeconds * 1e6 / float64(s.measured)
 			}
 		}
-	}
-	if r.Storm != nil {
-		r.Storm.CatchUp, r.Storm.Login = s.hist(histCatchUp).summary(), s.hist(histReLogin).summary()
-	}
-	if r.Slow != nil {
-		r.Slow.sum(s)
 	}
 	r.Limit = r.limit()
 	r.OK = len(r.Failures) == 0

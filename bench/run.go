@@ -31,6 +31,7 @@ type runner struct {
 
 	stage  func() string             // for Progress
 	during func(ctx context.Context) // runs beside the traffic until ctx ends, if set
+	sum    func(total *stats)        // fills in the scenario's own part of the result, if set
 
 	// of all processes, at the last meeting
 	lives, failed int
@@ -357,6 +358,9 @@ func (r *runner) conclude(ctx context.Context) (*Result, error) {
 	}
 	r.result.load(parts, r.machineCPU)
 	r.result.Series = r.o.series.samples()
+	if r.sum != nil {
+		r.sum(&total)
+	}
 	r.result.sum(&total, r.o)
 	return r.result, nil
 }

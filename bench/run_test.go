@@ -172,3 +172,44 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+func TestMix(t *testing.T) {
+	o := options(t)
+	day, err := bench.ParseMix([]byte(`
+users: 48
+members: 4
+steps:
+  - {name: night, for: 200ms, online: 12, private: 300, group: 30, typing: 50, history: 50, reconnects: 40}
+  - {name: day, ramp: 200ms, for: 200ms, online: 48, private: 600}
+  - {name: evening, ramp: 100ms, online: 8}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, how := range map[string]struct{ members, procs int }{"in inboxes": {4, 0}, "large": {24, 0}, "processes": {6, 2}} {
+		t.Run(name, func(t *testing.T) {
+			o, day := o, day
+			day.Members, o.Procs = how.members, how.procs
+			r, err := bench.Mix(t.Context(), o, day)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !r.OK || len(r.Mix) != 3 || r.Logins.Count != day.Users {
+				t.Fatalf("failures %v, %d logins: %q", r.Failures, r.Logins.Count, r.Evidence)
+			}
+			pages := int64(0)
+			for _, s := range r.Mix {
+				pages += s.History.Count
+				if s.Delivery.Count == 0 || s.Accept.Count == 0 || s.Login.Count == 0 {
+					t.Errorf("step %+v", s)
+				}
+			}
+			if pages == 0 {
+				t.Error("nobody read")
+			}
+			if r.Messages == nil || r.Messages.Acked != r.Messages.Sent {
+				t.Errorf("messages %+v", r.Messages)
+			}
+		})
+	}
+}

@@ -73,6 +73,7 @@ func Slow(ctx context.Context, o Options, so SlowOptions) (*Result, error) {
 	r.result.Parameters = map[string]any{"receivers": so.Receivers, "stall_seconds": so.Stall.Seconds(), "bytes": so.Bytes,
 		"bulk_size": so.BulkSize, "pairs": so.Pairs, "rate": so.Rate, "size": so.Size}
 	r.result.Slow = &SlowResult{}
+	r.sum = r.result.Slow.sum
 	for _, l := range r.loops {
 		l.scene = newSlowScene(l, so)
 	}

@@ -57,6 +57,8 @@ type stats struct {
 	heartBeats, lags, gaps               int64
 
 	bulkMessages, bulkBytes int64 // to slow receivers
+	typed, typings          int64 // TYPING sent and received
+	resent                  int64 // messages that were sent again after a reconnect
 
 	named map[string]histogram // of a scenario of its own
 
@@ -81,7 +83,7 @@ func (s *stats) hist(name string) histogram {
 // sums are the counters that add up over loops and processes.
 func (s *stats) sums() []*int64 {
 	return []*int64{&s.sent, &s.acked, &s.delivered, &s.measured, &s.measuredAcks, &s.packetsIn, &s.packetsOut, &s.reads, &s.writes,
-		&s.heartBeats, &s.lags, &s.gaps, &s.bulkMessages, &s.bulkBytes, &s.waited}
+		&s.heartBeats, &s.lags, &s.gaps, &s.bulkMessages, &s.bulkBytes, &s.typed, &s.typings, &s.resent, &s.waited}
 }
 
 func (s *stats) merge(o *stats) {

@@ -58,6 +58,9 @@ func Storm(ctx context.Context, o Options, so StormOptions) (*Result, error) {
 	defer func() { _ = r.close() }()
 	r.result.Parameters = map[string]any{"clients": so.Clients, "messages": so.Messages, "rounds": so.Rounds, "size": so.Size}
 	r.result.Storm = &StormResult{}
+	r.sum = func(s *stats) {
+		r.result.Storm.CatchUp, r.result.Storm.Login = s.hist(histCatchUp).summary(), s.hist(histReLogin).summary()
+	}
 	for _, l := range r.loops {
 		l.scene = &stormScene{}
 	}

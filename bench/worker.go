@@ -96,6 +96,8 @@ func (j *job) run(ctx context.Context, seat *member, w WorkerOptions) error {
 		return runJob(ctx, j, o, Storm)
 	case "slow":
 		return runJob(ctx, j, o, Slow)
+	case "mix":
+		return runJob(ctx, j, o, Mix)
 	}
 	return fmt.Errorf("bench: worker: no scenario %q", j.Scenario)
 }

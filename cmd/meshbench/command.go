@@ -46,7 +46,7 @@ func newCommand() *cobra.Command {
 }
 
 func scenarios() []*cobra.Command {
-	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm(), newSlow()}
+	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm(), newSlow(), newMix()}
 }
 
 func (c *common) register(f *pflag.FlagSet) {

@@ -70,6 +70,6 @@ func floor(line func(string, string, ...any), f *bench.Floor) {
 			f.DeliveriesShareAll)
 	}
 	if f.CommitsShare > 0 {
-		line("share", "commits/s are %.2f of the fdatasyncs/s after 4 KiB", f.CommitsShare)
+		line("share", "commits/s are %.3f of the fdatasyncs/s after 4 KiB", f.CommitsShare)
 	}
 }

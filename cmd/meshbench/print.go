@@ -59,6 +59,9 @@ func (p *printer) result(r *bench.Result) error {
 	if r.Slow != nil {
 		slow(line, r.Slow)
 	}
+	for i := range r.Mix {
+		mix(line, &r.Mix[i])
+	}
 	if r.Floor != nil {
 		floor(line, r.Floor)
 	}
