@@ -111,11 +111,7 @@ func (g *generation) lastInbox(ts tails, user uint64, bucket uint16) (head uint6
 func (g *generation) lastMessage(ts tails, conv uint64, bucket uint16, f func(seq uint64, r *record)) error {
 	var r record
 	if seq, ok := ts.last(conv, false); ok {
-		var it item
-		if _, err := ts.message(conv, seq, &it); err != nil {
-			return err
-		}
-		if err := r.decode(it.row); err != nil {
+		if err := r.decode(ts.row(conv, seq)); err != nil {
 			return err
 		}
 		f(seq, &r)
@@ -134,8 +130,8 @@ func (g *generation) lastMessage(ts tails, conv uint64, bucket uint16, f func(se
 // left the tails since is in tables.
 func (g *generation) messageRow(ts tails, bucket uint16, conv, seq uint64, f func(r *record) error) (found bool, err error) {
 	var r record
-	if found, err = ts.record(conv, seq, &r); found || err != nil {
-		if err != nil {
+	if row := ts.row(conv, seq); row != nil {
+		if err := r.decode(row); err != nil {
 			return false, err
 		}
 		return true, f(&r)
@@ -165,8 +161,8 @@ type messageSeeker struct {
 
 // find reads a message as it stands. The record lives until the next call.
 func (s *messageSeeker) find(conv, seq uint64, r *record) error {
-	if found, err := s.ts.record(conv, seq, r); found || err != nil {
-		return err
+	if row := s.ts.row(conv, seq); row != nil {
+		return r.decode(row)
 	}
 	if s.it == nil {
 		var err error

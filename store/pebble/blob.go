@@ -70,17 +70,3 @@ func (it *item) parse(b []byte) error {
 	}
 	return nil
 }
-
-// appendRow appends the length of a record and the record.
-func appendRow(b []byte, r *record) []byte {
-	n := r.size()
-	b = binary.AppendUvarint(b, uint64(n))
-	at := len(b)
-	if cap(b)-at < n {
-		b = append(b, make([]byte, n)...)
-	} else {
-		b = b[:at+n]
-	}
-	r.encode(b[at:])
-	return b
-}

@@ -47,14 +47,12 @@ type pendingParts struct {
 	convs   []convTouch
 }
 
-// itemAt is an item of the blob: a message of v with n entries, or a patch of v's message seq.
+// itemAt is an item of the blob: a message of v with n entries, or a patch of v's message. The slab is filled in when it enters.
 type itemAt struct {
-	id     [16]byte
-	v      *convHead
-	seq    uint64
-	offset uint32
-	n      uint32
-	patch  bool
+	msg
+	v     *convHead
+	n     uint32
+	patch bool
 }
 
 // userTouch remembers a head that a commit moved: where it was, for a commit that is given up, and where it is to be published.
@@ -335,32 +333,31 @@ func (p *pending) settle() error {
 // enter puts the commit into its tail, before the heads tell readers of it.
 func (p *pending) enter() {
 	t := p.tail
-	base := t.addSlab(p.serial, p.blob)
+	slab := t.addSlab(p.serial, p.blob)
 	t.mu.Lock()
+	next := t.count
 	for i := range p.items {
 		it := &p.items[i]
-		l := base + loc(it.offset)
 		if it.patch {
-			t.patches[[2]uint64{it.v.id, it.seq}] = l
-			t.patched.Store(true)
-		} else {
-			t.addID(it.id[:], l)
+			t.addPatch(it.conv, it.seq, patch{it.bucket, p.blob[it.offset:][:it.length:it.length]})
+			continue
 		}
+		it.slab = slab
+		t.addID(&it.id, t.addMsg(&it.msg))
 	}
 	t.mu.Unlock()
-	heads := p.heads
+	heads, entries := p.heads, p.entries
 	for i := range p.items {
 		it := &p.items[i]
 		if it.patch {
 			continue
 		}
-		l := base + loc(it.offset)
-		t.pushConv(it.v.id, it.seq, l)
-		first := len(p.entries) - len(heads)
+		t.pushConv(it.conv, it.seq, next)
 		for j, u := range heads[:it.n] {
-			t.pushBox(u.id, p.entries[first+j].Inbox, l)
+			t.pushBox(u.id, entries[j].Inbox, next)
 		}
-		heads = heads[it.n:]
+		heads, entries = heads[it.n:], entries[it.n:]
+		next++
 	}
 }
 

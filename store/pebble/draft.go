@@ -84,17 +84,8 @@ func (c *commit) isRepeat(d *store.Draft, fp uint64, r *store.Result, i int) (bo
 		}
 	}
 	c.g.s.stats.filterHits.Add(1)
-	var it item
-	found, err := c.findRepeat(&d.MsgID, &it)
-	if err != nil {
-		return false, err
-	}
-	if found {
-		var rec record
-		if err := rec.decode(it.row); err != nil {
-			return false, c.g.readError("commit", err)
-		}
-		c.answerRepeat(r, it.fingerprint == fp, it.seq, rec.ts)
+	if m := c.findRepeat(&d.MsgID); m != nil {
+		c.answerRepeat(r, m.fingerprint == fp, m.seq, m.ts)
 		return true, nil
 	}
 	for _, bucket := range c.hits {
@@ -111,24 +102,20 @@ func (c *commit) isRepeat(d *store.Draft, fp uint64, r *store.Result, i int) (bo
 }
 
 // findRepeat finds the message of an id in the commits under way, then in the tails.
-func (c *commit) findRepeat(id *[16]byte, it *item) (bool, error) {
+func (c *commit) findRepeat(id *[16]byte) *msg {
 	for _, p := range c.g.inflight {
 		for i := range p.items {
-			if a := &p.items[i]; !a.patch && a.id == *id {
-				return true, it.parse(p.blob[a.offset:])
+			if a := &p.items[i]; a.id == *id && !a.patch {
+				return &a.msg
 			}
 		}
 	}
 	for _, t := range *c.g.tails.Load() {
-		found, err := t.findID(id, it)
-		if found && it.bucket < c.g.firstRepeat {
-			found = false
-		}
-		if found || err != nil {
-			return found, err
+		if m := t.findID(id); m != nil && m.bucket >= c.g.firstRepeat {
+			return m
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // tableRepeat reads what the tables know of an id, nil for nothing.
@@ -240,26 +227,34 @@ func (c *commit) named(name string) []byte {
 
 // putMessage writes c.rec and the entries in c.ends into the blob.
 func (c *commit) putMessage(d *store.Draft, v *convHead, bucket uint16, seq, fp uint64, entries int) {
-	p := c.p
-	p.items = append(p.items, itemAt{id: d.MsgID, v: v, seq: seq, offset: uint32(len(p.blob)), n: uint32(entries)})
-	b := append(p.blob, itemMessage)
-	b = binary.AppendUvarint(b, v.id)
-	b = binary.AppendUvarint(b, seq)
-	b = binary.AppendUvarint(b, uint64(bucket))
+	b := c.putItem(itemMessage, v.id, seq, bucket)
 	b = binary.LittleEndian.AppendUint64(b, fp)
 	b = binary.AppendUvarint(b, uint64(entries))
-	p.blob = appendRow(append(b, c.ends...), &c.rec)
+	c.putRow(append(b, c.ends...), itemAt{v: v, n: uint32(entries), msg: msg{id: d.MsgID, conv: v.id, seq: seq, ts: c.rec.ts,
+		fingerprint: fp, bucket: bucket}})
 }
 
 // putPatch writes c.rec as what a message stored before has become.
 func (c *commit) putPatch(v *convHead, bucket uint16, seq uint64) {
-	p := c.p
-	p.items = append(p.items, itemAt{v: v, seq: seq, offset: uint32(len(p.blob)), patch: true})
-	b := append(p.blob, itemPatch)
-	b = binary.AppendUvarint(b, v.id)
+	b := c.putItem(itemPatch, v.id, seq, bucket)
+	c.putRow(b, itemAt{v: v, patch: true, msg: msg{conv: v.id, seq: seq, bucket: bucket}})
+}
+
+func (c *commit) putItem(tag byte, conv, seq uint64, bucket uint16) []byte {
+	b := binary.AppendUvarint(append(c.p.blob, tag), conv)
 	b = binary.AppendUvarint(b, seq)
-	b = binary.AppendUvarint(b, uint64(bucket))
-	p.blob = appendRow(b, &c.rec)
+	return binary.AppendUvarint(b, uint64(bucket))
+}
+
+// putRow ends an item with c.rec.
+func (c *commit) putRow(b []byte, at itemAt) {
+	at.length = uint32(c.rec.size())
+	b = binary.AppendUvarint(b, uint64(at.length))
+	at.offset = uint32(len(b))
+	b = slices.Grow(b, int(at.length))[:len(b)+int(at.length)]
+	c.rec.encode(b[at.offset:])
+	c.p.blob = b
+	c.p.items = append(c.p.items, at)
 }
 
 // deliver gives the message the next number of a user's inbox.
@@ -422,9 +417,7 @@ func (c *commit) findRow(v *convHead, seq uint64) (uint16, []byte, error) {
 	bucket := days[i].bucket
 	for j := len(c.p.items) - 1; j >= 0 && v.serial == c.p.serial; j-- {
 		if a := &c.p.items[j]; a.v == v && a.seq == seq {
-			var it item
-			err := it.parse(c.p.blob[a.offset:])
-			return bucket, slices.Clone(it.row), err // the blob moves while it grows
+			return bucket, slices.Clone(c.p.blob[a.offset:][:a.length]), nil // the blob moves while it grows
 		}
 	}
 	var row []byte

@@ -261,11 +261,11 @@ func (g *generation) replay() error {
 		if serial != g.serial+1 {
 			return fmt.Errorf("commits %d to %d are missing", g.serial+1, serial-1)
 		}
-		if err := t.replay(serial, bytes.Clone(row)); err != nil {
+		newest, err := t.replay(serial, bytes.Clone(row))
+		if err != nil {
 			return g.rowError(it.Key())
 		}
-		g.serial = serial
-		g.bucket = max(g.bucket, t.newest)
+		g.serial, g.bucket = serial, max(g.bucket, newest)
 	}
 	g.tails.Store(&tails{t})
 	g.durableSerial.Store(g.serial)

@@ -221,16 +221,10 @@ func (s *Store) rebuildFilter(g *generation) error {
 	for _, b := range buckets {
 		s.filter.buckets = append(s.filter.buckets, &bucketFilter{bucket: b})
 	}
-	var it item
 	for _, t := range *g.tails.Load() {
-		for _, slot := range t.slots {
-			if slot == 0 {
-				continue
-			}
-			if err := t.at(loc(slot-1), &it); err != nil {
-				return err
-			}
-			s.filter.add(it.bucket, (*[16]byte)(it.row[1:17]))
+		for i := range t.count {
+			m := t.msg(i)
+			s.filter.add(m.bucket, &m.id)
 		}
 	}
 	s.tasks.Add(1)

@@ -182,44 +182,35 @@ func (w *tableWriter) write(t *tail) error {
 	return nil
 }
 
-// idAt is an id for sorting: bucket and id, and where its message stands.
+// idAt is an id for sorting: its first bytes as a number, and which message it is.
 type idAt struct {
+	high   uint64
+	index  uint32
 	bucket uint16
-	id     [16]byte
-	loc    loc
 }
 
 func (w *tableWriter) repeats(t *tail) error {
-	all := make([]idAt, 0, t.ids)
-	var it item
-	for _, s := range t.slots {
-		if s == 0 {
-			continue
-		}
-		if err := t.at(loc(s-1), &it); err != nil {
-			return err
-		}
-		all = append(all, idAt{it.bucket, [16]byte(it.row[1:17]), loc(s - 1)})
+	all := make([]idAt, t.count)
+	for i := range all {
+		m := t.msg(uint32(i))
+		all[i] = idAt{binary.BigEndian.Uint64(m.id[:]), uint32(i), m.bucket}
 	}
 	slices.SortFunc(all, func(a, b idAt) int {
-		if c := cmp.Compare(a.bucket, b.bucket); c != 0 {
-			return c
+		switch {
+		case a.bucket != b.bucket:
+			return cmp.Compare(a.bucket, b.bucket)
+		case a.high != b.high:
+			return cmp.Compare(a.high, b.high)
 		}
-		return bytes.Compare(a.id[:], b.id[:])
+		return bytes.Compare(t.msg(a.index).id[:], t.msg(b.index).id[:])
 	})
 	var key [repeatKeyLen]byte
-	var rec record
-	for i := range all {
-		if err := t.at(all[i].loc, &it); err != nil {
-			return err
-		}
-		if err := rec.decode(it.row); err != nil {
-			return err
-		}
-		rep := repeat{conv: it.conv, seq: it.seq, ts: rec.ts, fingerprint: it.fingerprint}
+	for _, a := range all {
+		m := t.msg(a.index)
+		rep := repeat{conv: m.conv, seq: m.seq, ts: m.ts, fingerprint: m.fingerprint}
 		w.row = slices.Grow(w.row[:0], rep.size())[:rep.size()]
 		rep.encode(w.row)
-		putRepeat(key[:], all[i].bucket, all[i].id)
+		putRepeat(key[:], m.bucket, m.id)
 		if err := w.set(key[:], w.row); err != nil {
 			return err
 		}
@@ -235,49 +226,37 @@ type part struct {
 	bucket uint16
 	id     uint64
 	first  uint64
-	locs   []loc
+	msgs   []uint32
 }
 
-// parts cuts all lists at the borders of days and sorts them as their keys.
-func (t *tail) parts(inbox bool) ([]part, error) {
+// parts cuts all lists at the borders of days and sorts them as their keys. Nothing enters a tail that is being written.
+func (t *tail) parts(inbox bool) []part {
 	var all []part
-	var it item
 	for i := range t.shards {
-		m := t.shards[i].convs
+		sh := &t.shards[i]
+		m := sh.convs
 		if inbox {
-			m = t.shards[i].boxes
+			m = sh.boxes
 		}
-		for id, v := range m { // nothing enters a tail that is being written
-			locs, first := v.locs, v.first
-			for len(locs) > 0 {
-				if err := t.at(locs[0], &it); err != nil {
-					return nil, err
-				}
-				bucket, n := it.bucket, len(locs)
-				if err := t.at(locs[n-1], &it); err != nil {
-					return nil, err
-				}
-				if it.bucket != bucket {
-					var err error
-					n, _ = slices.BinarySearchFunc(locs, bucket+1, func(l loc, b uint16) int {
-						if e := t.at(l, &it); e != nil {
-							err = e
-						}
-						return cmp.Compare(it.bucket, b)
+		for id, at := range m {
+			v := sh.lists[at]
+			for len(v.msgs) > 0 {
+				n := len(v.msgs)
+				bucket := t.msg(v.msgs[0]).bucket
+				if t.msg(v.msgs[n-1]).bucket != bucket {
+					n, _ = slices.BinarySearchFunc(v.msgs, bucket+1, func(i uint32, b uint16) int {
+						return cmp.Compare(t.msg(i).bucket, b)
 					})
-					if err != nil {
-						return nil, err
-					}
 				}
-				all = append(all, part{bucket, id, first, locs[:n]})
-				locs, first = locs[n:], first+uint64(n)
+				all = append(all, part{bucket, id, v.first, v.msgs[:n]})
+				v.msgs, v.first = v.msgs[n:], v.first+uint64(n)
 			}
 		}
 	}
 	slices.SortFunc(all, func(a, b part) int {
 		return cmp.Or(cmp.Compare(a.bucket, b.bucket), cmp.Compare(a.id, b.id))
 	})
-	return all, nil
+	return all
 }
 
 // entriesPerRow is how many inbox entries a row holds at most: about 800 bytes.
@@ -285,24 +264,17 @@ const entriesPerRow = 128
 
 // inboxes packs runs of a user's entries into rows, keyed by the last number of each.
 func (w *tableWriter) inboxes(t *tail) error {
-	parts, err := t.parts(true)
-	if err != nil {
-		return err
-	}
 	var key [bulkKeyLen]byte
-	var it item
-	for _, p := range parts {
-		for at := 0; at < len(p.locs); at += entriesPerRow {
-			run := p.locs[at:min(at+entriesPerRow, len(p.locs))]
+	for _, p := range t.parts(true) {
+		for at := 0; at < len(p.msgs); at += entriesPerRow {
+			run := p.msgs[at:min(at+entriesPerRow, len(p.msgs))]
 			w.row = binary.AppendUvarint(w.row[:0], uint64(len(run)))
 			var conv, seq uint64
-			for _, l := range run {
-				if err := t.at(l, &it); err != nil {
-					return err
-				}
-				w.row = binary.AppendVarint(w.row, int64(it.conv-conv))
-				w.row = binary.AppendVarint(w.row, int64(it.seq-seq))
-				conv, seq = it.conv, it.seq
+			for _, i := range run {
+				m := t.msg(i)
+				w.row = binary.AppendVarint(w.row, int64(m.conv-conv))
+				w.row = binary.AppendVarint(w.row, int64(m.seq-seq))
+				conv, seq = m.conv, m.seq
 			}
 			putBulk(key[:], kInbox, p.bucket, p.id, p.first+uint64(at+len(run))-1)
 			if err := w.set(key[:], w.row); err != nil {
@@ -339,26 +311,17 @@ func unpackInbox(row []byte, last uint64, f func(number, conv, seq uint64) bool)
 
 // messages writes the messages, and those of older tables as recalls have left them, merged in order.
 func (w *tableWriter) messages(t *tail) error {
-	parts, err := t.parts(false)
-	if err != nil {
-		return err
-	}
-	patches, err := t.sortedPatches()
-	if err != nil {
-		return err
-	}
-	var it item
-	for _, p := range parts {
-		for i, l := range p.locs {
-			key := bulkKey(kMessage, p.bucket, p.id, p.first+uint64(i))
+	patches := t.sortedPatches()
+	var err error
+	var key [bulkKeyLen]byte
+	for _, p := range t.parts(false) {
+		for i, index := range p.msgs {
+			putBulk(key[:], kMessage, p.bucket, p.id, p.first+uint64(i))
 			if patches, err = w.patchesBefore(patches, key[:]); err != nil {
 				return err
 			}
-			if err := t.at(l, &it); err != nil {
-				return err
-			}
-			row := it.row
-			if len(patches) > 0 && bytes.Equal(patches[0].key[:], key[:]) {
+			row := t.row(t.msg(index))
+			if len(patches) > 0 && patches[0].key == key {
 				row, patches = patches[0].row, patches[1:]
 			}
 			if err := w.set(key[:], row); err != nil {
@@ -378,17 +341,13 @@ type patchRow struct {
 	row []byte
 }
 
-func (t *tail) sortedPatches() ([]patchRow, error) {
+func (t *tail) sortedPatches() []patchRow {
 	var all []patchRow
-	var it item
-	for _, l := range t.patches {
-		if err := t.at(l, &it); err != nil {
-			return nil, err
-		}
-		all = append(all, patchRow{bulkKey(kMessage, it.bucket, it.conv, it.seq), it.row})
+	for at, p := range t.patches {
+		all = append(all, patchRow{bulkKey(kMessage, p.bucket, at[0], at[1]), p.row})
 	}
 	slices.SortFunc(all, func(a, b patchRow) int { return bytes.Compare(a.key[:], b.key[:]) })
-	return all, nil
+	return all
 }
 
 // patchesBefore writes the patches before a key and returns the others.

@@ -226,26 +226,20 @@ func (p *inboxPage) add(conv, seq uint64, rec *record) error {
 
 // readTail reads what a tail has of the inbox.
 func (p *inboxPage) readTail(t *tail) error {
-	var it item
 	var rec record
-	for _, l := range t.locs(p.v.id, p.next, p.limit-len(p.list)) {
+	for _, i := range t.list(p.v.id, true).from(p.next) {
 		if p.full() {
 			break
 		}
-		if err := t.at(l, &it); err != nil {
-			return err
-		}
-		row, err := p.v.tails.patch(it.conv, it.seq)
-		if err != nil {
-			return err
-		}
+		m := t.msg(i)
+		row := p.v.tails.patch(m.conv, m.seq)
 		if row == nil {
-			row = it.row
+			row = t.row(m)
 		}
 		if err := rec.decode(row); err != nil {
 			return err
 		}
-		if err := p.add(it.conv, it.seq, &rec); err != nil {
+		if err := p.add(m.conv, m.seq, &rec); err != nil {
 			return err
 		}
 	}
@@ -396,11 +390,7 @@ func (w *walk) table(bucket uint16, from, to uint64) error {
 }
 
 func (w *walk) row(row []byte) error {
-	patch, err := w.v.tails.patch(w.v.id, w.next)
-	if err != nil {
-		return err
-	}
-	if patch != nil {
+	if patch := w.v.tails.patch(w.v.id, w.next); patch != nil {
 		row = patch
 	}
 	var r record
@@ -414,16 +404,12 @@ func (w *walk) row(row []byte) error {
 
 // memory walks through the tails up to (down to) a sequence.
 func (w *walk) memory(to uint64) error {
-	var it item
 	for !w.ended && w.next != to+w.step {
-		found, err := w.v.tails.message(w.v.id, w.next, &it)
-		if err != nil {
-			return err
-		}
-		if !found {
+		row := w.v.tails.row(w.v.id, w.next)
+		if row == nil {
 			return w.g.rowError(bulkRow(kMessage, w.v.id, w.next))
 		}
-		if err := w.row(it.row); err != nil {
+		if err := w.row(row); err != nil {
 			return err
 		}
 	}
