@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -43,31 +45,62 @@ type clockOffset struct {
 	same       bool // it is the same clock
 }
 
-// compareClocks asks w for its clock a few times. Nothing else may be on the link.
-func compareClocks(w *worker) (o clockOffset, err error) {
+// compareClocks asks a worker for its clock a few times.
+func compareClocks(ask func() (*clockReading, error)) (o clockOffset, err error) {
 	const rounds = 10
 	boot := bootID()
 	o.err = math.MaxInt64
 	for range rounds {
 		before := monotonic()
-		if err := w.send(message{Clock: &clockReading{}}); err != nil {
-			return o, err
-		}
-		m, err := w.receive()
+		r, err := ask()
 		if err != nil {
 			return o, err
 		}
 		after := monotonic()
-		if m.Clock == nil {
-			return o, fmt.Errorf("bench: worker %s: no answer to the question for its clock", w.name)
+		if r == nil {
+			return o, errors.New("no answer to the question for its clock")
 		}
-		ahead := m.Clock.Mono - (before+after)/2
-		if m.Clock.Boot == boot && boot != "" && m.Clock.Mono >= before && m.Clock.Mono <= after {
+		if r.Boot == boot && boot != "" && r.Mono >= before && r.Mono <= after {
 			return clockOffset{same: true}, nil
 		}
 		if half := (after - before + 1) / 2; half < o.err {
-			o.ahead, o.err = ahead, half
+			o.ahead, o.err = r.Mono-(before+after)/2, half
 		}
 	}
 	return o, nil
+}
+
+// clock asks w for its clock. Nothing else may be on the link.
+func (w *worker) clock() (*clockReading, error) {
+	if err := w.send(message{Clock: &clockReading{}}); err != nil {
+		return nil, err
+	}
+	m, err := w.receive()
+	return m.Clock, err
+}
+
+// recheck compares the clocks of other machines again, at the end of a run: they have drifted apart.
+func (c *crew) recheck(ctx context.Context) error {
+	for i, w := range c.workers {
+		if c.offsets[i].same {
+			continue
+		}
+		now, err := compareClocks(func() (*clockReading, error) {
+			if err := w.send(message{Clock: &clockReading{}}); err != nil {
+				return nil, err
+			}
+			select {
+			case e := <-c.events:
+				return e.m.Clock, e.err
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("bench: worker %s: %w", w.name, err)
+		}
+		drift := now.ahead - c.offsets[i].ahead
+		c.offsets[i].err = max(c.offsets[i].err, now.err) + max(drift, -drift)
+	}
+	return nil
 }

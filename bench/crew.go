@@ -101,7 +101,7 @@ func hireCrew(ctx context.Context, p *plan, scenario string, params any, units i
 			return nil, err
 		}
 		c.workers = append(c.workers, w)
-		offset, err := compareClocks(w)
+		offset, err := compareClocks(w.clock)
 		if err != nil {
 			return nil, fmt.Errorf("bench: worker %s: %w", w.name, err)
 		}
@@ -219,6 +219,9 @@ func (c *crew) finish(ctx context.Context, _ *partial) (all []*partial, err erro
 		all = append(all, m.Result)
 		return nil
 	})
+	if err == nil {
+		err = c.recheck(ctx)
+	}
 	return all, err
 }
 

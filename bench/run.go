@@ -113,7 +113,7 @@ func (r *runner) assemble(ctx context.Context, scenario string, params any, unit
 		r.team = c
 		p.series.loops = len(c.workers)
 		c.listen(p.series)
-		r.result.Processes, r.result.ClockError = len(c.workers), float64(c.clockError())/1e6
+		r.result.Processes = len(c.workers)
 	default:
 		r.team = solo{p.epoch}
 	}
@@ -350,6 +350,7 @@ func (r *runner) conclude(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.result.ClockError = float64(r.team.clockError()) / 1e6
 	total := newStats()
 	parts := append([]*partial{own}, others...)
 	for _, p := range parts {
