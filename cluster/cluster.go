@@ -8,11 +8,9 @@ import (
 	"github.com/meshtalk/meshtalk/codec"
 )
 
-// Route says that a terminal of a user is logged in at a node. Epoch orders the logins of one (user, terminal): the
-// larger one is the newer.
+// Route says that a terminal of a user is logged in at a node.
 type Route struct {
 	User, Terminal, Node string
-	Epoch                uint64
 }
 
 // Wake tells another node what was committed for a user that is there: the inbox number and the message, so that the
@@ -35,18 +33,54 @@ type Signal struct {
 type Receiver interface {
 	Woken(wakes []Wake)
 	Signalled(signals []Signal)
-	// Superseded: a newer login of the route's (user, terminal) happened elsewhere.
-	Superseded(r Route)
+	// Superseded: a newer login of the (user, terminal) that was joined here as ref happened elsewhere.
+	Superseded(user, terminal string, ref uint64)
+	// MembersChanged: another node has changed a group.
+	MembersChanged(c MembersChange)
+	// Answered: owners of partitions answer submissions that were made here.
+	Answered(answers []Answer)
+	// NodesChanged: nodes came or went; this one first, the others by ID.
+	NodesChanged(nodes []Node)
 	// Ordered: close sessions of a user (terminal "" = all); with code CodeRevoked those whose token was issued before the time (ms).
 	Ordered(user, terminal string, code codec.Code, reason string, before int64)
 	// Resync: wake-ups may have been lost; compare the heads of the users here with what was pushed.
 	Resync()
 }
 
+// MembersChange is what a node did to a group. Users are named when it is large, now or before: sessions of theirs elsewhere begin or
+// cease to follow it.
+type MembersChange struct {
+	Group          string
+	Added, Removed []string
+	// Large tells that the group is large now, BecameLarge that it was not before: every member begins to follow it.
+	Large, BecameLarge bool
+}
+
+// Answer is what a commit made of a submission of another node. Ref and Token are the submitter's own.
+type Answer struct {
+	Ref       uint64
+	Token     uint64
+	ID        []byte // the submission's id
+	Code      codec.Code
+	Message   string
+	MsgID     [16]byte
+	Seq       uint64
+	TS        int64
+	Duplicate bool
+}
+
 // Node describes one live node.
 type Node struct {
 	ID, Incarnation, Address string
 	Since                    int64 // ms since the Unix epoch
+	Load                     Load
+}
+
+// Load is what a node says of itself, some seconds old.
+type Load struct {
+	Connections, Sessions int64
+	Queues                []int         // partitions that it consumes
+	Lag                   map[int]int64 // see mq.Log.Lag
 }
 
 // Cluster is this node's view of the others. Safe for concurrent use. What it keeps can be rebuilt by the nodes: losing it
@@ -57,12 +91,17 @@ type Cluster interface {
 	Alone() bool
 	// Run receives for r until ctx ends.
 	Run(ctx context.Context, r Receiver) error
-	// Join publishes a login; the older session of the same (user, terminal), if another node has one, gets Superseded there. Leave removes it if it still is the newest.
-	Join(ctx context.Context, r Route) error
-	Leave(r Route)
-	// Wake, Send and Order are hints: best effort, batched, never blocking.
+	// Join publishes a login as the newest of its (user, terminal); the older session, if another node has one, gets Superseded
+	// there. When the others cannot be reached it succeeds all the same: the route is published as soon as they can be, and the newer
+	// login wins then. elsewhere tells that the older session was on another node. ref is the caller's name for the session.
+	Join(ctx context.Context, user, terminal string, ref uint64) (elsewhere bool, err error)
+	// Leave removes the route of a Join if it still is the newest. It does not block.
+	Leave(user, terminal string, ref uint64)
+	// What follows is best effort, batched and never blocks: to the nodes where the users are, or for a large group to all.
 	Wake(wakes []Wake)
 	Send(signals []Signal)
+	Members(c MembersChange)
+	Reply(node string, a Answer)
 	Order(user, terminal string, code codec.Code, reason string, before int64)
 	// Routes are where users are logged in on other nodes.
 	Routes(ctx context.Context, users []string) ([]Route, error)

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -84,6 +85,9 @@ func (h *Hub) AckGroup(ctx context.Context, user, terminal, group string, seq ui
 	info, err := h.store.Group(ctx, group)
 	if err != nil || !info.Large {
 		return fail(err)
+	}
+	if seq > info.Head {
+		return fail(fmt.Errorf("%w: %d above %d", store.ErrPosition, seq, info.Head))
 	}
 	return fail(h.store.AckGroup(user, terminal, group, seq))
 }

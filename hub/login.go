@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 
-	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -25,7 +24,8 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 	if old.ref != 0 {
 		h.outlet(old.ref).Close(old.ref, codec.CodeReplaced, "logged in elsewhere", 0)
 	}
-	if err = h.cluster.Join(ctx, cluster.Route{User: user, Terminal: name, Node: h.NodeID(), Epoch: h.logins.Add(1)}); err == nil {
+	elsewhere, err := h.cluster.Join(ctx, user, name, uint64(ref))
+	if err == nil {
 		a, err = h.attach(ctx, user, name, alone)
 	}
 	if err != nil {
@@ -36,7 +36,7 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 		h.Logout(user, name, ref)
 		return a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
-	if old.ref == 0 {
+	if old.ref == 0 && !elsewhere { // for who watches, a session that is replaced was never away
 		h.presenceChanged(ctx, user)
 	}
 	return a, nil
@@ -57,7 +57,7 @@ func (h *Hub) Logout(user, name string, ref Ref) {
 		return
 	}
 	h.store.Seen(user, h.now())
-	h.cluster.Leave(cluster.Route{User: user, Terminal: name, Node: h.NodeID()})
+	h.cluster.Leave(user, name, uint64(ref))
 	if h.watchers.any(user) {
 		h.pool.Go(func() { h.presenceChanged(context.Background(), user) })
 	}

@@ -32,15 +32,16 @@ type Batch struct {
 }
 
 // Consumer applies batches. Apply is called by one goroutine at a time per partition, in order; it may return before
-// the batch is durable in the store as long as batches become durable in order. After an error the same
-// records are applied again by a log that is Durable, and are lost to their senders (who were told) by one that is not.
+// the batch is durable in the store as long as batches become durable in order. After an error a log that is Durable reads the
+// partition's offset again and goes on from there, so the same records may come again; from one that is not they are lost to
+// their senders (who were told).
 type Consumer interface {
 	Apply(ctx context.Context, b Batch) error
 }
 
 // Log is the hand-over. Records with one key (a conversation) appended by one goroutine keep their order.
 type Log interface {
-	// Append takes r for the partition of key. It does not block: ErrFull, ErrClosed.
+	// Append takes r for the partition of key. It does not block: ErrFull, ErrClosed, or why the key's partition takes nothing now.
 	Append(key string, r Record) error
 	// Durable: the log itself keeps what it took, so a sender is answered at Kept. Otherwise the commit is the promise.
 	Durable() bool
@@ -48,9 +49,31 @@ type Log interface {
 	Run(ctx context.Context, c Consumer) error
 	// Backlog is how many records wait here.
 	Backlog() int
+	// State is nil when the log takes and brings records, else what it lacks.
+	State() error
+	// Lag is, for each partition that this node consumes, how many bodies are behind its offset; nil in a log without offsets.
+	Lag() map[int]int64
 }
 
-// Events carries events to business services, after the commit. Publish returns when they are durable there.
+// Partitions is what a log outside the process asks of who wires it: which partitions are this node's, and where each goes on.
+// Safe for concurrent use.
+type Partitions interface {
+	// Owned are the partitions that this node is to consume now, and a channel that closes when that has changed. Two nodes
+	// may believe to own one for a while: the offset in the store's transaction decides.
+	Owned() (partitions []int, changed <-chan struct{})
+	// Offset is where the partition goes on, as the store has it.
+	Offset(ctx context.Context, partition int) (int64, error)
+}
+
+// Events carries events to business services, after the commit.
 type Events interface {
-	Publish(ctx context.Context, events [][]byte) error
+	// Publish sends JSON objects as one or more arrays and returns when they are durable there. Events of one key (a
+	// conversation, a user) keep their order.
+	Publish(ctx context.Context, key string, events [][]byte) error
+}
+
+// Pushes brings what business services write. f gets one body at a time per queue; after an error the same body comes again.
+// Run returns when ctx ends.
+type Pushes interface {
+	Run(ctx context.Context, f func(ctx context.Context, body []byte) error) error
 }

@@ -50,6 +50,10 @@ type Draft struct {
 	TS int64
 	// RecallAfter: Recall only: a target whose TS is before it is Forbidden (0 = no window, the API). A From of "" may recall anybody's.
 	RecallAfter int64
+	// Promised: the log has kept it and the sender was told so. Membership was judged then and is not judged again: a message to a
+	// group that was deleted or left since is stored all the same (for the members of now, if there are any, and the
+	// sender). Only Duplicate and Conflict keep it from being stored.
+	Promised bool
 }
 
 // Outcome is what a commit made of one draft.
@@ -156,6 +160,28 @@ type Conversation struct {
 	Last                    *Message
 }
 
+// EventKind is what an Event tells of.
+type EventKind uint8
+
+// The kinds of events. Their numbers are kept on disk.
+const (
+	EventStored    EventKind = 1 // Message
+	EventRecalled  EventKind = 2 // Message is the recall's event
+	EventDelivered EventKind = 3 // User, Conv, Seq: as RECEIPT says it
+	EventRead      EventKind = 4 // User, Conv, Seq
+)
+
+// Event is one entry of the outbox, for business services.
+type Event struct {
+	ID      uint64 // within the partition; opaque but for its order
+	Kind    EventKind
+	TS      int64 // ms
+	User    string
+	Conv    string
+	Seq     uint64
+	Message *Message // as it stood when it was stored: its content is there though it was recalled since; nil if retention removed it
+}
+
 // Store is the contract. All methods are safe for concurrent use unless they say otherwise. Reads never show what is
 // not durable, and see every commit whose Wait has returned. Names are valid (see PROTOCOL §2); backends need not check them again. Limits of
 // bytes cut a page at about 256 KiB of content, but never below one entry. Every method gives ErrClosed after Close.
@@ -187,16 +213,17 @@ type Store interface {
 	// Conversations pages through what the user has a message in and may read now, newest activity first (of the same ms, the later commit first). cursor "" begins; next "" ends. A malformed cursor is ErrNotFound.
 	Conversations(ctx context.Context, user, cursor string, limit int) (list []Conversation, next string, err error)
 
-	// Ack moves the terminal's inbox position forward (never back); ErrPosition above the head. Durable within 3 s and at Close.
+	// Ack moves the terminal's inbox position forward (never back). Durable within 3 s and at Close. It is called on event loops
+	// and does no I/O: the caller has seen that the entry exists and that the terminal was attached. ErrReadOnly, ErrClosed.
 	Ack(user, terminal string, inbox uint64) error
-	// AckGroup is Ack in a large group; ErrForbidden if no member, ErrPosition above the head.
+	// AckGroup is Ack in a large group, by the same rules; a position of who has left the group has no effect on a later return.
 	AckGroup(user, terminal, group string, seq uint64) error
 	// Read moves the user's read position in a conversation; moved tells whether it did. ErrPosition above the head, ErrForbidden if the conversation is not the user's. Durable as Ack.
 	Read(ctx context.Context, user, conv string, seq uint64) (moved bool, err error)
 	// Positions are the acknowledged positions of all terminals ever seen of a user.
 	Positions(ctx context.Context, user string) (map[string]uint64, error)
 
-	// Seen keeps the time (ms) at which a user was last online. Durable as Ack. LastSeen is 0 for never.
+	// Seen keeps the time (ms) at which a user was last online. Durable as Ack, and like it without I/O. LastSeen is 0 for never.
 	Seen(user string, ts int64)
 	LastSeen(ctx context.Context, user string) (int64, error)
 	// Revoke keeps the latest time given and returns it; durable when it returns.
@@ -217,8 +244,23 @@ type Store interface {
 	// memory: TryMember never does I/O and reports known=false when it would have to.
 	IsMember(ctx context.Context, group, user string) (exists, member bool, err error)
 	TryMember(group, user string) (exists, member, known bool)
+	// Forget drops what is remembered of a group's members: another node has changed them. It does no I/O.
+	Forget(group string)
 	// GroupsOf are the groups of a user, in byte order.
 	GroupsOf(ctx context.Context, user string) ([]string, error)
+
+	// Offset is the partition's offset: the next of its last commit, 0 before the first. An embedded store has none: 0.
+	Offset(ctx context.Context, partition int) (int64, error)
+
+	// Delivered notes, for the outbox, that the furthest terminal of user has moved over seq of a private conversation. Durable as
+	// Ack, and like it without I/O. It does nothing in a store without an outbox.
+	Delivered(user, conv string, seq uint64)
+	// Outbox is what happened and was not Published yet, oldest first, in order per conversation; a partition's events are those of the
+	// conversations whose messages are committed by it. Entries are written in the transaction of what they tell of. Without
+	// an outbox (an option of the backend) it is empty.
+	Outbox(ctx context.Context, partition, limit int) ([]Event, error)
+	// Published drops events that Outbox gave, by their ids.
+	Published(ctx context.Context, partition int, ids []uint64) error
 
 	// Expire drops messages whose day bucket ended before now − retention, and repeats older than the dedupe window.
 	// It is called every few minutes; it returns how many buckets went.

@@ -29,16 +29,22 @@ func (c *Cluster) Run(ctx context.Context, _ cluster.Receiver) error {
 }
 
 // Join implements cluster.Cluster.
-func (c *Cluster) Join(context.Context, cluster.Route) error { return nil }
+func (c *Cluster) Join(context.Context, string, string, uint64) (bool, error) { return false, nil }
 
 // Leave implements cluster.Cluster.
-func (c *Cluster) Leave(cluster.Route) {}
+func (c *Cluster) Leave(string, string, uint64) {}
 
 // Wake implements cluster.Cluster.
 func (c *Cluster) Wake([]cluster.Wake) {}
 
 // Send implements cluster.Cluster.
 func (c *Cluster) Send([]cluster.Signal) {}
+
+// Members implements cluster.Cluster.
+func (c *Cluster) Members(cluster.MembersChange) {}
+
+// Reply implements cluster.Cluster.
+func (c *Cluster) Reply(string, cluster.Answer) {}
 
 // Order implements cluster.Cluster.
 func (c *Cluster) Order(string, string, codec.Code, string, int64) {}

@@ -57,6 +57,12 @@ func (l *Log) Append(_ string, r mq.Record) error {
 // Durable implements mq.Log.
 func (l *Log) Durable() bool { return false }
 
+// State implements mq.Log.
+func (l *Log) State() error { return nil }
+
+// Lag implements mq.Log.
+func (l *Log) Lag() map[int]int64 { return nil }
+
 // Backlog implements mq.Log.
 func (l *Log) Backlog() int {
 	l.mu.Lock()
