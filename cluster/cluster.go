@@ -14,22 +14,27 @@ type Route struct {
 }
 
 // Wake tells another node what was committed for a user that is there: the inbox number and the message, so that the
-// common case needs no read. For a large group Group is set and User is empty.
+// common case needs no read. Message never changes; entries of one message share it. For a large group Group is set and User is empty.
 type Wake struct {
 	User, Group string
 	Inbox       uint64
 	Message     *codec.ConvMessage
 }
 
-// Signal is something that is kept nowhere: a packet for a user's sessions (typing, receipt, an ephemeral message) or
-// a change of presence.
+// Signal is something that is kept nowhere. Exactly one of User, Group and Broadcast says for whom.
 type Signal struct {
+	// User's sessions get Packet (typing, receipt, an ephemeral message); without one, State is a change of the user's presence for
+	// all nodes, whose sessions may watch it.
 	User   string
-	Packet []byte               // nil for a change of presence
-	State  *codec.PresenceState // of User, for those who watch it
+	Packet []byte
+	State  *codec.PresenceState
+	// Group: Packet is for the followers of this large group on all nodes, without the sessions of the user Except.
+	Group, Except string
+	// Broadcast is an ephemeral system message for every session of all nodes, each of which puts its user in.
+	Broadcast *codec.ConvMessage
 }
 
-// Receiver is a node as the others reach it. Its methods must not block.
+// Receiver is a node as the others reach it. Its methods must not block, but for Asked.
 type Receiver interface {
 	Woken(wakes []Wake)
 	Signalled(signals []Signal)
@@ -43,6 +48,8 @@ type Receiver interface {
 	NodesChanged(nodes []Node)
 	// Ordered: close sessions of a user (terminal "" = all); with code CodeRevoked those whose token was issued before the time (ms).
 	Ordered(user, terminal string, code codec.Code, reason string, before int64)
+	// Asked answers a question of another node's hub; it may block and is called from a goroutine of its own.
+	Asked(ctx context.Context, question []byte) (answer []byte)
 	// Resync: wake-ups may have been lost; compare the heads of the users here with what was pushed.
 	Resync()
 }
@@ -103,6 +110,8 @@ type Cluster interface {
 	Members(c MembersChange)
 	Reply(node string, a Answer)
 	Order(user, terminal string, code codec.Code, reason string, before int64)
+	// Ask asks the hub of another node; an error when it does not answer before ctx ends.
+	Ask(ctx context.Context, node string, question []byte) (answer []byte, err error)
 	// Routes are where users are logged in on other nodes.
 	Routes(ctx context.Context, users []string) ([]Route, error)
 	// Nodes are the live nodes, this one first.

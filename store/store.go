@@ -204,6 +204,8 @@ type Store interface {
 
 	// Head is the user's inbox.
 	Head(ctx context.Context, user string) (Inbox, error)
+	// Heads are the newest inbox numbers of users, in the order asked.
+	Heads(ctx context.Context, users []string) ([]uint64, error)
 	// ReadInbox returns the entries after a number, oldest first, at most limit, and whether there are more. after below First−1 begins at First.
 	ReadInbox(ctx context.Context, user string, after uint64, limit int) (entries []InboxEntry, box Inbox, more bool, err error)
 	// ConvHead is the newest and the oldest kept sequence of a conversation (0 and 1 for one without messages).

@@ -3,6 +3,7 @@ package local
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
@@ -48,6 +49,11 @@ func (c *Cluster) Reply(string, cluster.Answer) {}
 
 // Order implements cluster.Cluster.
 func (c *Cluster) Order(string, string, codec.Code, string, int64) {}
+
+// Ask implements cluster.Cluster: there is nobody to ask.
+func (c *Cluster) Ask(_ context.Context, node string, _ []byte) ([]byte, error) {
+	return nil, fmt.Errorf("cluster: no node %s", node)
+}
 
 // Routes implements cluster.Cluster.
 func (c *Cluster) Routes(context.Context, []string) ([]cluster.Route, error) { return nil, nil }

@@ -98,6 +98,24 @@ func (s *Store) Head(_ context.Context, user string) (store.Inbox, error) {
 	return v.box, err
 }
 
+// Heads implements store.Store.
+func (s *Store) Heads(_ context.Context, users []string) ([]uint64, error) {
+	g, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer g.release()
+	heads := make([]uint64, len(users))
+	for i, u := range users {
+		v, err := g.userView(u)
+		if err != nil {
+			return nil, err
+		}
+		heads[i] = v.box.Head
+	}
+	return heads, nil
+}
+
 // ConvHead implements store.Store.
 func (s *Store) ConvHead(_ context.Context, conv string) (store.Inbox, error) {
 	g, err := s.acquire()
