@@ -31,13 +31,15 @@ func (c *commit) add(d *store.Draft, r *store.Result, i int) error {
 	if d.Kind == store.Recall {
 		return c.recall(d, r, grp, fp)
 	}
-	if grp != nil && !grp.exists {
-		r.Outcome = store.NotFound
-		return nil
-	}
-	if d.From != "" && grp != nil && !grp.has(d.From) {
-		r.Outcome = store.Forbidden
-		return nil
+	if grp != nil && !d.Promised {
+		if !grp.exists {
+			r.Outcome = store.NotFound
+			return nil
+		}
+		if d.From != "" && !grp.has(d.From) {
+			r.Outcome = store.Forbidden
+			return nil
+		}
 	}
 	v, err := c.g.conv(d.Conv)
 	if err != nil {
@@ -185,8 +187,12 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, grp *group,
 		r.Large = true
 		c.rec.flags |= recLarge
 		c.noteLarge(grp, bucket, seq)
-	case grp.exists:
-		if err := c.deliverGroup(grp, bucket); err != nil {
+	default:
+		guest := ""
+		if d.Promised && !grp.has(d.From) {
+			guest = d.From
+		}
+		if err := c.deliverGroup(grp, guest, bucket); err != nil {
 			return err
 		}
 	}
@@ -274,11 +280,18 @@ func (c *commit) deliver(u *userHead, bucket uint16) error {
 	return nil
 }
 
-func (c *commit) deliverGroup(grp *group, bucket uint16) error {
+// deliverGroup gives the message to the members and, in the order of names, to a guest who is none ("" for nobody).
+func (c *commit) deliverGroup(grp *group, guest string, bucket uint16) error {
 	if grp.heads == nil {
 		grp.heads = make([]*userHead, len(grp.members))
 	}
 	for i, u := range grp.heads {
+		if guest != "" && guest < grp.members[i] {
+			if err := c.deliverGuest(guest, bucket); err != nil {
+				return err
+			}
+			guest = ""
+		}
 		var err error
 		if u == nil {
 			u, err = c.g.user(grp.members[i])
@@ -293,7 +306,18 @@ func (c *commit) deliverGroup(grp *group, bucket uint16) error {
 			return err
 		}
 	}
-	return nil
+	if guest == "" {
+		return nil
+	}
+	return c.deliverGuest(guest, bucket)
+}
+
+func (c *commit) deliverGuest(name string, bucket uint16) error {
+	u, err := c.g.user(name)
+	if err != nil {
+		return err
+	}
+	return c.deliver(u, bucket)
 }
 
 // noteLarge keeps in the group's row from where and until which day it holds messages without inbox entries.

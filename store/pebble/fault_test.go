@@ -195,7 +195,7 @@ func TestFaultOfTheLog(t *testing.T) {
 	}
 }
 
-// A commit that follows one whose sync failed fails too, and readers never see either.
+// A commit that follows one whose sync failed fails too, and readers see neither before the log has been replayed.
 func TestFaultOfTwoCommits(t *testing.T) {
 	t.Parallel()
 	s, f, _ := faultyStore(t, 0)
@@ -203,6 +203,7 @@ func TestFaultOfTwoCommits(t *testing.T) {
 	c.must(c.send(7 * 7))
 	before, err := s.Head(context.Background(), "u1")
 	c.must(err)
+	g := s.gen.Load()
 	f.set(func(op errorfs.Op) error {
 		if op.Kind == errorfs.OpFileSyncData && ext(op, ".log") {
 			return syscall.EIO
@@ -227,7 +228,7 @@ func TestFaultOfTwoCommits(t *testing.T) {
 		all[i].Release()
 	}
 	after, err := s.Head(context.Background(), "u1")
-	if err == nil && after != before {
+	if err == nil && after != before && s.gen.Load() == g {
 		t.Fatalf("head %v, want %v", after, before)
 	}
 	f.set(nil)
@@ -264,7 +265,7 @@ func TestFaultsAnywhere(t *testing.T) {
 			if err == nil {
 				err = s.Ack("u1", fmt.Sprint("t", round), 1)
 			}
-			if err != nil && !errors.Is(err, store.ErrReadOnly) && !errors.Is(err, store.ErrPosition) {
+			if err != nil && !errors.Is(err, store.ErrReadOnly) {
 				t.Fatal(err)
 			}
 		}

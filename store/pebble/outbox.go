@@ -10,7 +10,12 @@ import (
 func (s *Store) Forget(string) {}
 
 // Offset implements store.Store: commits have their place in Pebble's log.
-func (s *Store) Offset(context.Context, int) (int64, error) { return 0, nil }
+func (s *Store) Offset(context.Context, int) (int64, error) {
+	if s.closed.Load() {
+		return 0, store.ErrClosed
+	}
+	return 0, nil
+}
 
 // Delivered implements store.Store.
 func (s *Store) Delivered(string, string, uint64) {}

@@ -1,11 +1,14 @@
 package pebble
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +19,9 @@ import (
 )
 
 // positions holds what moves often and only forward (acknowledged and read positions, last seen) until the flusher writes it:
-// rows of one uvarint, of which the larger value counts.
+// rows of one uvarint, of which the largest value counts: of the row, of what is being written and of what waits.
+// Taking a position asks neither the database nor the generation, so that event loops may call it at any time: also while a
+// failed database is being opened again.
 type positions struct {
 	seed   maphash.Seed
 	shards [16]positionShard
@@ -29,12 +34,12 @@ type positions struct {
 type positionShard struct {
 	mu       sync.Mutex
 	dirty    map[string]uint64
-	flushing map[string]uint64 // being written; still to be read
+	flushing map[string]uint64 // being written, not changed any more; still to be read
 }
 
 const (
 	flushEvery = time.Second
-	// flushAbove entries in a shard a flush is asked for; at four times as many (some 100 MB in all) a move is refused: the disk does not take them.
+	// flushAbove entries in a shard a flush is asked for; at eight times as many (some 100 MB in all) a move is refused: the disk does not take them.
 	flushAbove  = 1 << 13
 	refuseAbove = 1 << 16
 )
@@ -56,50 +61,36 @@ func (p *positions) user(name string) *sync.Mutex {
 	return &p.users[maphash.String(p.seed, name)%uint64(len(p.users))]
 }
 
-// pending is the value that is not written yet.
+// pending is the value that is not written yet. mu is held.
 func (p *positionShard) pending(key []byte) uint64 {
 	return max(p.dirty[string(key)], p.flushing[string(key)])
 }
 
 // position reads a row as it will be, 0 if there is none.
 func (g *generation) position(key []byte) (uint64, error) {
-	v, _, err := g.knownPosition(key)
-	return v, err
-}
-
-func (g *generation) knownPosition(key []byte) (v uint64, found bool, err error) {
 	sh := g.s.positions.shard(key)
 	sh.mu.Lock()
 	pending := sh.pending(key)
 	sh.mu.Unlock()
-	v, found, err = g.getNumber(key) // after the map: what has left it is in the database
-	return max(v, pending), found || pending > 0, err
+	v, _, err := g.getNumber(key) // after the map: what has left it is in the database
+	return max(v, pending), err
 }
 
-// move raises a row; moved is false if it stands there already. The key is copied.
-func (g *generation) move(key []byte, to uint64) (moved bool, err error) {
-	p := &g.s.positions
+// take notes a value for a row. moved tells whether it is above what waits to be written; of the row it knows nothing. The key
+// is copied.
+func (s *Store) take(key []byte, to uint64) (moved bool, err error) {
+	p := &s.positions
 	sh := p.shard(key)
 	sh.mu.Lock()
-	if now := sh.pending(key); now > 0 {
-		if moved = now < to; moved {
-			sh.dirty[string(key)] = to
-		}
-		sh.mu.Unlock()
-		return moved, nil
-	}
-	sh.mu.Unlock()
-	v, err := g.position(key)
-	if err != nil || v >= to {
-		return false, err
-	}
-	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if s.closed.Load() { // here, so that what was taken before is in Close's flush
+		return false, store.ErrClosed
+	}
 	if sh.pending(key) >= to {
 		return false, nil
 	}
-	if len(sh.dirty) >= flushAbove {
-		if len(sh.dirty) >= refuseAbove {
+	if n := len(sh.dirty); n >= flushAbove {
+		if _, waits := sh.dirty[string(key)]; !waits && n >= refuseAbove {
 			return false, fmt.Errorf("%w: too many positions wait to be written", store.ErrReadOnly)
 		}
 		select {
@@ -109,6 +100,15 @@ func (g *generation) move(key []byte, to uint64) (moved bool, err error) {
 	}
 	sh.dirty[string(key)] = to
 	return true, nil
+}
+
+// move raises a row; moved is false if it stands there already.
+func (g *generation) move(key []byte, to uint64) (moved bool, err error) {
+	v, err := g.position(key)
+	if err != nil || v >= to {
+		return false, err
+	}
+	return g.s.take(key, to)
 }
 
 // flushPositions writes them every second.
@@ -139,26 +139,21 @@ func (s *Store) writePositions(g *generation, sure bool) error {
 	p := &s.positions
 	p.flush.Lock()
 	defer p.flush.Unlock()
-	b := g.db.NewBatch()
-	_ = b.LogData(g.mark(), nil)
-	var key, value []byte
+	var rows []positionRow
 	for i := range p.shards {
 		sh := &p.shards[i]
 		sh.mu.Lock()
 		if len(sh.dirty) > 0 {
 			sh.flushing, sh.dirty = sh.dirty, make(map[string]uint64)
 		}
-		for k, v := range sh.flushing {
-			key, value = append(key[:0], k...), binary.AppendUvarint(value[:0], v)
-			_ = b.Set(key, value, nil)
-		}
 		sh.mu.Unlock()
+		for k, v := range sh.flushing {
+			rows = append(rows, positionRow{k, v})
+		}
 	}
 	var err error
-	if b.Count() > 0 || sure {
-		err = g.apply(b, pebble.Sync)
-	} else {
-		_ = b.Close()
+	if len(rows) > 0 || sure {
+		err = g.writePositionRows(rows)
 	}
 	p.writes.Add(1)
 	for i := range p.shards {
@@ -175,58 +170,78 @@ func (s *Store) writePositions(g *generation, sure bool) error {
 	return err
 }
 
-// Ack implements store.Store.
-func (s *Store) Ack(user, terminal string, inbox uint64) error {
-	g, err := s.acquire()
+type positionRow struct {
+	key string
+	at  uint64
+}
+
+// writePositionRows writes and syncs those that are above what the database has.
+func (g *generation) writePositionRows(rows []positionRow) error {
+	slices.SortFunc(rows, func(a, b positionRow) int { return strings.Compare(a.key, b.key) })
+	b := g.db.NewBatch()
+	_ = b.LogData(g.mark(), nil)
+	if err := g.addPositionRows(b, rows); err != nil {
+		_ = b.Close()
+		return err
+	}
+	return g.apply(b, pebble.Sync)
+}
+
+func (g *generation) addPositionRows(b *pebble.Batch, rows []positionRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	it, err := g.iter(nil, nil)
 	if err != nil {
 		return err
 	}
-	defer g.release()
-	head, known := g.heads.durableUser(user)
-	if !known || inbox > head {
-		v, err := g.userView(user)
-		if err != nil {
-			return err
+	defer it.Close()
+	var key, value []byte
+	for _, r := range rows {
+		key = append(key[:0], r.key...)
+		if it.SeekGE(key) && bytes.Equal(it.Key(), key) {
+			row, err := it.ValueAndErr()
+			if err != nil {
+				return g.readError("positions", err)
+			}
+			v, n := binary.Uvarint(row)
+			if n <= 0 {
+				return g.rowError(key)
+			}
+			if v >= r.at {
+				continue
+			}
 		}
-		if head = v.box.Head; inbox > head {
-			return fmt.Errorf("%w: %d above %d", store.ErrPosition, inbox, head)
+		if err := it.Error(); err != nil {
+			return g.readError("positions", err)
 		}
+		value = binary.AppendUvarint(value[:0], r.at)
+		_ = b.Set(key, value, nil)
 	}
+	return nil
+}
+
+// Ack implements store.Store.
+func (s *Store) Ack(user, terminal string, inbox uint64) error {
 	var buf [160]byte
-	_, err = g.move(appendPair(buf[:0], kPosition, user, terminal), inbox)
+	_, err := s.take(appendPair(buf[:0], kPosition, user, terminal), inbox)
 	return err
 }
 
-// AckGroup implements store.Store.
+// AckGroup implements store.Store. The position of who has left stays below where a later return begins.
 func (s *Store) AckGroup(user, terminal, name string, seq uint64) error {
-	g, err := s.acquire()
-	if err != nil {
-		return err
-	}
-	defer g.release()
-	g.groups.change.RLock()
-	defer g.groups.change.RUnlock()
-	grp, err := g.group(name)
-	if err != nil {
-		return err
-	}
-	if !grp.has(user) {
-		return fmt.Errorf("%w: %s in group %s", store.ErrForbidden, user, name)
-	}
-	box, err := g.convBox(store.GroupConv(name))
-	if err != nil {
-		return err
-	}
-	if seq > box.Head {
-		return fmt.Errorf("%w: %d above %d", store.ErrPosition, seq, box.Head)
-	}
-	_, err = g.move(largeKey(user, terminal, name), seq)
+	var buf [224]byte
+	_, err := s.take(appendLarge(buf[:0], user, terminal, name), seq)
 	return err
 }
 
 // largeKey is a terminal's position in a large group.
 func largeKey(user, terminal, group string) []byte {
-	return append(append(appendPair(make([]byte, 0, 3+len(user)+len(terminal)+len(group)), kLarge, user, terminal), 0), group...)
+	return appendLarge(make([]byte, 0, 3+len(user)+len(terminal)+len(group)), user, terminal, group)
+}
+
+func appendLarge(key []byte, user, terminal, group string) []byte {
+	return append(append(appendPair(key, kLarge, user, terminal), 0), group...)
 }
 
 // Read implements store.Store.
@@ -331,15 +346,11 @@ func (g *generation) furthest(user string) (at uint64, err error) {
 
 // Seen implements store.Store.
 func (s *Store) Seen(user string, ts int64) {
-	g, err := s.acquire()
-	if err != nil || ts <= 0 {
-		if err == nil {
-			g.release()
-		}
+	if ts <= 0 {
 		return
 	}
-	defer g.release()
-	if _, err := g.move(nameKey(kSeen, user), uint64(ts)); err != nil {
+	var buf [96]byte
+	if _, err := s.take(append(append(buf[:0], kSeen), user...), uint64(ts)); err != nil && !errors.Is(err, store.ErrClosed) {
 		s.opts.Logf("store: last seen of a user: %v", err)
 	}
 }

@@ -230,6 +230,96 @@ func testRefusals(t *testing.T, be Backend) {
 	equal(t, "entries of bob", len(b.inbox("bob")), 0)
 }
 
+// What was promised is stored, whatever became of its group.
+func testPromised(t *testing.T, be Backend) {
+	b := open(t, be)
+	b.putGroup("team", "ann", "cid")
+	promised := func(from string) *store.Draft {
+		d := b.group(from, "team")
+		d.Promised = true
+		return d
+	}
+	first := promised("ann")
+	same(t, "of a member", b.one(first).Entries, []store.Entry{{User: "ann", Inbox: 1}, {User: "cid", Inbox: 1}})
+	left := promised("bob")
+	r := b.one(left)
+	same(t, "of who has left", []any{r.Seq, r.Entries}, []any{2, []store.Entry{{User: "ann", Inbox: 2}, {User: "bob", Inbox: 1}, {User: "cid", Inbox: 2}}})
+	same(t, "its sender finds it", []any{b.inbox("bob")[0].Seq, b.inbox("bob")[0].From}, []any{2, "bob"})
+	b.outcome(b.group("bob", "team"), store.Forbidden) // not promised
+	b.outcome(left, store.Duplicate)
+	other := *left
+	other.Content = []byte(`"other"`)
+	b.outcome(&other, store.Conflict)
+	other = *left
+	other.Promised = false
+	b.outcome(&other, store.Duplicate)
+	_, member, err := b.IsMember(ctx, "team", "bob")
+	b.must(err)
+	equal(t, "no member all the same", member, false)
+	equal(t, "nothing is listed", len(b.conversations("bob", 10)), 0)
+
+	_, err = b.DeleteGroup(ctx, "team")
+	b.must(err)
+	b.outcome(b.group("ann", "team"), store.NotFound)
+	r = b.one(promised("ann"))
+	same(t, "to a deleted group", []any{r.Seq, r.Large, r.Entries}, []any{3, false, []store.Entry{{User: "ann", Inbox: 3}}})
+	r = b.one(promised(""))
+	same(t, "of the system", []any{r.Seq, r.Entries}, []any{4, []store.Entry{}})
+	_, err = b.Group(ctx, "team")
+	wantErr(t, "Group", err, store.ErrNotFound)
+	b.reopen(be)
+	b.outcome(first, store.Duplicate)
+	equal(t, "in history", len(b.history("g:team")), 4)
+
+	d := b.group("dan", "unheard")
+	d.Promised = true
+	same(t, "to a group that is unknown", b.one(d).Entries, []store.Entry{{User: "dan", Inbox: 1}})
+	same(t, "which begins later", b.putGroup("unheard", "eve"), store.GroupInfo{Group: "unheard", Size: 1, Head: 1})
+	b.putGroup("team", users(InboxLimit+1)...)
+	r = b.one(promised("ann"))
+	same(t, "to a large group", []any{r.Seq, r.Large, r.Entries}, []any{5, true, []store.Entry{}})
+	b.putGroup("team", users(InboxLimit)...)
+	r = b.one(promised("ann"))
+	same(t, "the members decide what is large", []any{r.Seq, r.Large, len(r.Entries), r.Entries[0]}, []any{6, false, InboxLimit + 1, store.Entry{User: "ann", Inbox: 4}})
+	r = b.commit(promised("u000"), b.group("ann", "team"), promised("ann"), b.group("u000", "team"))[2]
+	same(t, "in a batch", []any{r.Outcome, r.Seq, r.Entries[0]}, []any{store.Stored, 8, store.Entry{User: "ann", Inbox: 5}})
+}
+
+// A partition's offset is the next of its last commit, also of one that stored nothing.
+func testOffset(t *testing.T, be Backend) {
+	b := open(t, be)
+	check := func(next int64) {
+		t.Helper()
+		if !be.Offsets {
+			next = 0
+		}
+		at, err := b.Offset(ctx, 0)
+		b.must(err)
+		equal(t, "offset", at, next)
+	}
+	commit := func(next int64, drafts ...*store.Draft) {
+		t.Helper()
+		p, err := b.Commit(ctx, 0, next, drafts)
+		b.must(err)
+		b.wait(p)
+		check(next)
+	}
+	check(0)
+	d := b.private("ann", "bob")
+	commit(1, d)
+	commit(5, b.private("ann", "bob"), b.private("ann", "bob"))
+	commit(6, d)
+	commit(9)
+	b.reopen(be)
+	check(9)
+	commit(10, b.group("ann", "nogroup"))
+	if be.Offsets {
+		at, err := b.Offset(ctx, 1)
+		b.must(err)
+		equal(t, "offset of another partition", at, 0)
+	}
+}
+
 func testClosed(t *testing.T, be Backend) {
 	b := open(t, be)
 	d := b.private("ann", "bob")
@@ -258,6 +348,7 @@ func testClosed(t *testing.T, be Backend) {
 	_, errs["ConvHead"] = b.ConvHead(ctx, "p:ann:bob")
 	_, errs["AttachGroup"] = b.AttachGroup(ctx, "ann", "web", "team")
 	errs["AckGroup"] = b.AckGroup("ann", "web", "team", 1)
+	_, errs["Offset"] = b.Offset(ctx, 0)
 	errs["Checkpoint"] = b.Checkpoint(ctx, t.TempDir()+"/copy")
 	for name, err := range errs {
 		if !errors.Is(err, store.ErrClosed) {
@@ -268,6 +359,8 @@ func testClosed(t *testing.T, be Backend) {
 		t.Error("TryMember knows something")
 	}
 	b.Seen("ann", 1)
+	b.Delivered("ann", "p:ann:bob", 1)
+	b.Forget("team")
 	_ = b.Stats()
 }
 

@@ -23,6 +23,8 @@ const (
 type Backend struct {
 	Open     func() store.Store
 	OpenCopy func(dir string) store.Store
+	// Offsets: commits move the offset of their partition; an embedded store has none.
+	Offsets bool
 }
 
 // Run runs the suite. New makes a Backend and cleans it up with the test.
@@ -36,12 +38,15 @@ func Run(t *testing.T, New func(t *testing.T) Backend) {
 		"repeats expire":     testRepeatsExpire,
 		"kinds":              testKinds,
 		"refusals":           testRefusals,
+		"promised":           testPromised,
+		"offset":             testOffset,
 		"groups":             testGroups,
 		"group limits":       testGroupLimits,
 		"members":            testMembers,
 		"membership":         testMembership,
 		"large groups":       testLarge,
 		"large positions":    testLargePositions,
+		"large return":       testLargeReturn,
 		"recall":             testRecall,
 		"recall in a batch":  testRecallInBatch,
 		"recall in groups":   testRecallGroup,
@@ -54,6 +59,7 @@ func Run(t *testing.T, New func(t *testing.T) Backend) {
 		"conversations":      testConversations,
 		"conversation pages": testConversationPages,
 		"positions":          testPositions,
+		"acks at once":       testAcksAtOnce,
 		"attach":             testAttach,
 		"revoke":             testRevoke,
 		"seen":               testSeen,
