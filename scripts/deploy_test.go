@@ -161,14 +161,16 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// Where shellcheck is installed it finds nothing; bash itself reads the script everywhere.
+// Where shellcheck is installed it finds nothing; bash itself reads the scripts everywhere.
 func TestShellcheck(t *testing.T) {
-	if out, err := exec.Command("bash", "-n", script).CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-	if name, err := exec.LookPath("shellcheck"); err == nil {
-		if out, err := exec.Command(name, script).CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
+	for _, script := range []string{script, "./services.sh"} {
+		if out, err := exec.Command("bash", "-n", script).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", script, err, out)
+		}
+		if name, err := exec.LookPath("shellcheck"); err == nil {
+			if out, err := exec.Command(name, script).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", script, err, out)
+			}
 		}
 	}
 }
