@@ -79,6 +79,9 @@ type node struct {
 	Since       int64  `json:"since"`
 	Connections int64  `json:"connections"`
 	Sessions    int64  `json:"sessions"`
+	// Of a cluster: the partitions of the log that the node consumes, and how many batches each is behind.
+	Queues []int         `json:"queues,omitempty"`
+	Lag    map[int]int64 `json:"lag,omitempty"`
 }
 
 func (s *server) getNodes(ctx context.Context, in *input) ([]byte, error) {

@@ -31,7 +31,7 @@ func openReal(t *testing.T, data string) *real {
 		t.Fatal(err)
 	}
 	h := hub.New(hub.Options{
-		Store: s, Log: mqlocal.New(1000), Cluster: clusterlocal.New(cluster.Node{ID: "n1", Incarnation: "i", Since: 1}),
+		Store: s, Log: mqlocal.New(1000), Cluster: clusterlocal.New(cluster.Node{ID: "n1", Incarnation: "i", Since: 1}, nil),
 		LoopOf: func(hub.Ref) int { return 0 }, MaxMembers: 5, Workers: 2, Logf: t.Logf,
 	})
 	h.Connect(nil)

@@ -50,6 +50,8 @@ type NodeInfo struct {
 	Node, Incarnation, Address string
 	Since                      int64 // ms
 	Connections, Sessions      int64
+	Queues                     []int         // partitions of the log that it consumes
+	Lag                        map[int]int64 // bodies behind, by partition
 }
 
 // The methods below serve the HTTP API. They are safe for concurrent use, block until ctx ends at most, and give an
@@ -63,6 +65,10 @@ func (h *Hub) Send(ctx context.Context, m Outgoing) (Sent, error) {
 	s := h.NewSubmission([]byte(m.ID), m.Content)
 	s.Draft.From, s.Draft.Type = m.From, m.Type
 	s.Draft.Kind, s.Draft.Conv = m.place()
+	if err := h.Admit(ctx, &s.Draft); err != nil {
+		h.Free(s)
+		return Sent{}, err
+	}
 	return h.submitAndWait(ctx, s)
 }
 
@@ -123,47 +129,68 @@ func (h *Hub) RecallMessage(ctx context.Context, conv string, seq uint64) (uint6
 
 // User is what is known of a user, here and on other nodes.
 func (h *Hub) User(ctx context.Context, user string) (UserInfo, error) {
-	info := UserInfo{User: user, Terminals: []TerminalInfo{}}
+	info := UserInfo{User: user}
 	var err error
 	if info.Inbox, err = h.store.Head(ctx, user); err != nil {
 		return info, fail(err)
 	}
-	terminals := h.registry.terminals(user)
-	answers := make(chan TerminalInfo, len(terminals))
-	gone := make(chan struct{}, len(terminals))
-	for _, t := range terminals {
-		h.outlet(t.ref).Inspect(t.ref, func(i TerminalInfo, found bool) {
-			if !found {
-				gone <- struct{}{}
-				return
-			}
-			answers <- i
-		})
+	info.Terminals = h.terminalsHere(ctx, user)
+	if err := ctx.Err(); err != nil {
+		return info, fail(err)
 	}
-	for range terminals {
-		select {
-		case i := <-answers:
-			i.Node = h.NodeID()
-			info.Terminals = append(info.Terminals, i)
-		case <-gone:
-		case <-ctx.Done():
-			return info, fail(ctx.Err())
-		}
+	elsewhere, err := h.terminalsElsewhere(ctx, user)
+	if err != nil {
+		return info, err
 	}
+	info.Terminals = append(info.Terminals, elsewhere...)
 	slices.SortFunc(info.Terminals, func(a, b TerminalInfo) int { return strings.Compare(a.Terminal, b.Terminal) })
 	state, err := h.presence(ctx, user)
 	info.Online, info.LastSeen = state.Online, state.LastSeen
 	return info, err
 }
 
+// terminalsHere are the user's terminals on this node, as far as their loops answer before ctx ends; never nil.
+func (h *Hub) terminalsHere(ctx context.Context, user string) []TerminalInfo {
+	terminals := h.registry.terminals(user)
+	answers := make(chan *TerminalInfo, len(terminals))
+	for _, t := range terminals {
+		h.outlet(t.ref).Inspect(t.ref, func(i TerminalInfo, found bool) {
+			if !found {
+				answers <- nil
+				return
+			}
+			answers <- &i
+		})
+	}
+	list := make([]TerminalInfo, 0, len(terminals))
+	for range terminals {
+		select {
+		case i := <-answers:
+			if i != nil {
+				i.Node = h.NodeID()
+				list = append(list, *i)
+			}
+		case <-ctx.Done():
+			return list
+		}
+	}
+	return list
+}
+
 // Kick closes the user's sessions (terminal "" = all) with KICKED and returns how many.
-func (h *Hub) Kick(_ context.Context, user, terminal, reason string) (closed int, err error) {
+func (h *Hub) Kick(ctx context.Context, user, terminal, reason string) (closed int, err error) {
 	if reason == "" {
 		reason = "closed by an administrator"
 	}
 	closed = h.closeSessions(user, terminal, codec.CodeKicked, reason, 0)
 	h.cluster.Order(user, terminal, codec.CodeKicked, reason, 0)
-	return closed, nil
+	routes, err := h.cluster.Routes(ctx, []string{user})
+	for _, r := range routes {
+		if terminal == "" || r.Terminal == terminal {
+			closed++
+		}
+	}
+	return closed, fail(err)
 }
 
 // Revoke refuses tokens issued before (ms; 0 or a later time = now) and closes their sessions; it returns the time that stands.
@@ -237,7 +264,10 @@ func (h *Hub) Nodes(ctx context.Context) ([]NodeInfo, error) {
 	}
 	list := make([]NodeInfo, len(nodes))
 	for i, n := range nodes {
-		list[i] = NodeInfo{Node: n.ID, Incarnation: n.Incarnation, Address: n.Address, Since: n.Since}
+		list[i] = NodeInfo{
+			Node: n.ID, Incarnation: n.Incarnation, Address: n.Address, Since: n.Since,
+			Connections: n.Load.Connections, Sessions: n.Load.Sessions, Queues: n.Load.Queues, Lag: n.Load.Lag,
+		}
 	}
 	return list, nil
 }

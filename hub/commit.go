@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/meshtalk/meshtalk/mq"
@@ -18,7 +19,7 @@ type flight struct {
 }
 
 // Apply implements mq.Consumer: it gives the batch its place in the order and leaves the rest to finish. At most
-// maxFlights commits overlap, so what arrives meanwhile gathers into the next batch.
+// Options.Overlap commits are under way, so what arrives meanwhile gathers into the next batch.
 func (h *Hub) Apply(ctx context.Context, b mq.Batch) error {
 	h.slots <- struct{}{}
 	subs, err := h.submissionsOf(b)
@@ -46,10 +47,13 @@ func (h *Hub) finish() {
 		h.stats.commit.observe(time.Since(f.begun).Seconds())
 		h.stats.batch.observe(float64(len(f.subs)))
 		if err != nil {
-			log.add(h.o.Logf, len(f.subs), err)
+			if !errors.Is(err, store.ErrFenced) { // another node was first, and delivers
+				log.add(h.o.Logf, len(f.subs), err)
+			}
 			h.refuseAll(f.subs, err)
 		} else {
 			h.deliver(f.subs, results)
+			h.outbox.wake()
 		}
 		if f.pending != nil {
 			f.pending.Release()
@@ -65,6 +69,10 @@ func (h *Hub) refuseAll(subs []*Submission, err error) {
 	}
 	d := h.newDelivery(0)
 	for _, s := range subs {
+		if s.from.node != "" { // of a log that keeps it, and brings it again
+			h.Free(s)
+			continue
+		}
 		s.Err = answer
 		d.answer(s)
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"time"
 
+	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -58,6 +59,7 @@ type delivery struct {
 	arena  []byte
 	refs   []Ref
 	m      codec.ConvMessage // the one at hand
+	wakes  []cluster.Wake    // for the other nodes
 }
 
 func (h *Hub) newDelivery(messages int) *delivery {
@@ -84,8 +86,11 @@ func (d *delivery) answer(s *Submission) {
 	b.Answers = append(b.Answers, s)
 }
 
-// post hands every loop its part.
+// post hands every loop its part, and the other nodes theirs.
 func (d *delivery) post() {
+	if len(d.wakes) > 0 {
+		d.h.cluster.Wake(d.wakes)
+	}
 	for i, b := range d.loops {
 		if b != nil {
 			d.h.outlets[i].Deliver(b)
@@ -128,31 +133,60 @@ func (h *Hub) deliver(subs []*Submission, results []store.Result) {
 func (d *delivery) message(s *Submission, r *store.Result) {
 	d.m = draftMessage(&s.Draft, r)
 	m := &d.m
+	f := d.frame(m, s.submitted)
+	if r.Large {
+		d.pushGroup(s.Draft.Conv[2:], f)
+	}
+	for _, e := range r.Entries {
+		d.push(e.User, e.Inbox, f)
+	}
+	if !d.h.alone {
+		d.wake(r)
+	}
+	if d.h.o.AfterCommit != nil {
+		d.h.tellCommitted(m)
+	}
+}
+
+// frame encodes m. The delivery was made for as many messages as it is called for.
+func (d *delivery) frame(m *codec.ConvMessage, accepted time.Time) *Frame {
 	start := len(d.arena)
 	d.arena = codec.AppendPushTail(d.arena, m)
 	d.frames = append(d.frames, Frame{
 		Cmd: m.Cmd, Tail: d.arena[start:len(d.arena):len(d.arena)],
 		Conv: m.Conv, Seq: m.Seq, From: m.From,
-		Private:  s.Draft.Conv[0] == 'p' && s.Draft.Kind == store.Private,
-		Accepted: s.submitted,
+		Private:  m.Cmd == codec.PrivateMessage,
+		Accepted: accepted,
 	})
-	f := &d.frames[len(d.frames)-1]
+	return &d.frames[len(d.frames)-1]
+}
+
+// push is for every session of the user here.
+func (d *delivery) push(user string, inbox uint64, f *Frame) {
+	d.refs = d.h.registry.refs(d.refs[:0], user)
+	for _, ref := range d.refs {
+		b := d.batch(d.h.o.LoopOf(ref))
+		b.Pushes = append(b.Pushes, Push{To: ref, Inbox: inbox, Frame: f})
+	}
+}
+
+// pushGroup is for every loop: each knows who follows a large group.
+func (d *delivery) pushGroup(group string, f *Frame) {
+	for i := range d.loops {
+		b := d.batch(i)
+		b.Groups = append(b.Groups, GroupPush{Group: group, Frame: f})
+	}
+}
+
+// wake tells the other nodes of the message at hand. They get a copy: the submission's bytes are used again.
+func (d *delivery) wake(r *store.Result) {
+	m := d.m
+	m.Content = append([]byte(nil), m.Content...)
 	if r.Large {
-		group := s.Draft.Conv[2:]
-		for i := range d.loops {
-			b := d.batch(i)
-			b.Groups = append(b.Groups, GroupPush{Group: group, Frame: f})
-		}
+		d.wakes = append(d.wakes, cluster.Wake{Group: m.Group, Message: &m})
 	}
 	for _, e := range r.Entries {
-		d.refs = d.h.registry.refs(d.refs[:0], e.User)
-		for _, ref := range d.refs {
-			b := d.batch(d.h.o.LoopOf(ref))
-			b.Pushes = append(b.Pushes, Push{To: ref, Inbox: e.Inbox, Frame: f})
-		}
-	}
-	if d.h.o.AfterCommit != nil {
-		d.h.tellCommitted(m)
+		d.wakes = append(d.wakes, cluster.Wake{User: e.User, Inbox: e.Inbox, Message: &m})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/store"
 )
 
@@ -30,38 +31,53 @@ func (h *Hub) ChangeMembers(ctx context.Context, group string, add, remove []str
 	return info.Size, h.membersChanged(ctx, before, info, added, removed)
 }
 
-// membersChanged tells the sessions that now follow a large group, or no more. Both are safe to tell twice, so that two
-// changes at once need no lock.
+// membersChanged tells the sessions that now follow a large group, or no more, here and on other nodes. All of it is safe to
+// tell twice, so that two changes at once need no lock.
 func (h *Hub) membersChanged(ctx context.Context, before, info store.GroupInfo, added, removed []string) error {
-	for _, u := range removed {
-		for _, r := range h.registry.refs(nil, u) {
-			h.outlet(r).Leave(r, info.Group)
-		}
+	change := cluster.MembersChange{Group: info.Group, Large: info.Large, BecameLarge: info.Large && !before.Large}
+	if before.Large || info.Large {
+		change.Removed = removed
 	}
-	join := func(user string) {
-		for _, r := range h.registry.refs(nil, user) {
-			h.outlet(r).Join(r, info.Group)
-		}
+	if before.Large && info.Large {
+		change.Added = added
 	}
-	switch {
-	case !info.Large:
-	case !before.Large: // it has just become large: nobody follows it yet
-		return h.members(ctx, info.Group, join)
-	default:
-		for _, u := range added {
-			join(u)
-		}
+	h.leaveGroup(info.Group, removed)
+	for _, u := range change.Added {
+		h.joinGroup(info.Group, u)
+	}
+	h.cluster.Members(change)
+	if change.BecameLarge { // nobody follows it yet
+		return h.members(ctx, info.Group, func(user string) { h.joinGroup(info.Group, user) })
 	}
 	return nil
 }
 
+// joinGroup makes the user's sessions here follow a large group; leaveGroup ends it.
+func (h *Hub) joinGroup(group, user string) {
+	for _, r := range h.registry.refs(nil, user) {
+		h.outlet(r).Join(r, group)
+	}
+}
+
+func (h *Hub) leaveGroup(group string, users []string) {
+	for _, u := range users {
+		for _, r := range h.registry.refs(nil, u) {
+			h.outlet(r).Leave(r, group)
+		}
+	}
+}
+
 // DeleteGroup removes the group and its members; history stays.
 func (h *Hub) DeleteGroup(ctx context.Context, group string) error {
+	before, err := h.store.Group(ctx, group)
+	if err != nil {
+		return fail(err)
+	}
 	members, err := h.store.DeleteGroup(ctx, group)
 	if err != nil {
 		return fail(err)
 	}
-	return h.membersChanged(ctx, store.GroupInfo{}, store.GroupInfo{Group: group}, nil, members)
+	return h.membersChanged(ctx, before, store.GroupInfo{Group: group}, nil, members)
 }
 
 // Group describes a group.

@@ -37,8 +37,18 @@ type Outlet interface {
 	// Join and Leave tell a session that its user came to or left a large group.
 	Join(ref Ref, group string)
 	Leave(ref Ref, group string)
+	// Heads tells sessions how far their users' inboxes have come, as the store has it.
+	Heads(heads []Head)
+	// Recheck compares what was pushed of the large groups that sessions follow with the store.
+	Recheck()
 	// Inspect asks what only the loop knows of a session; found is false when it is gone.
 	Inspect(ref Ref, answer func(info TerminalInfo, found bool))
+}
+
+// Head is the newest inbox number of a session's user.
+type Head struct {
+	Ref   Ref
+	Inbox uint64
 }
 
 // Options of a Hub.
@@ -52,6 +62,15 @@ type Options struct {
 	MaxMembers   int           // members of a group
 	RecallWindow time.Duration // for senders; the API has none
 	Workers      int           // goroutines for what may block; 0 = 128
+	// Overlap is how many commits may be under way, 0 = 2: the next is encoded while the last one syncs. A log of several partitions that are
+	// committed apart wants more.
+	Overlap int
+
+	// Events, when set, gets the store's outbox, partition by partition of Partitions.
+	Events     mq.Events
+	Partitions mq.Partitions
+	// NodesChanged, when set, is told of nodes that came or went, this one first. It must not block.
+	NodesChanged func([]cluster.Node)
 	// AfterCommit, when set, is told of every stored message, in order per conversation. The message is valid during the call.
 	AfterCommit func(m *codec.ConvMessage)
 	Logf        func(format string, args ...any)
@@ -71,17 +90,21 @@ type Hub struct {
 	telling  sync.Mutex // presenceChanged's
 	pool     *Pool
 
+	durable bool   // the log is: its word is the promise
+	alone   bool   // there are no other nodes
+	origin  origin // of submissions that are made here
+	waiting waiting
+	outbox  outbox
+	resync  chan struct{} // holds one token when heads are to be compared
+
 	submissions sync.Pool // *Submission
 	batches     sync.Pool // *Batch
 	flights     chan *flight
 	slots       chan struct{} // one token per commit that may be under way
-	logins      atomic.Uint64 // orders the logins of this node
+	broadcasts  atomic.Uint64 // numbers them
 
 	stats counters
 }
-
-// maxFlights is how many commits may overlap: the next is encoded while the last one syncs.
-const maxFlights = 2
 
 // New makes a hub. Connect must follow before the first session.
 func New(o Options) *Hub {
@@ -91,15 +114,23 @@ func New(o Options) *Hub {
 	if o.Workers == 0 {
 		o.Workers = 128
 	}
+	if o.Overlap == 0 {
+		o.Overlap = 2
+	}
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
 	h := &Hub{
 		store: o.Store, log: o.Log, cluster: o.Cluster, o: o,
 		pool:    NewPool(o.Workers, o.Logf),
-		flights: make(chan *flight, maxFlights),
-		slots:   make(chan struct{}, maxFlights),
+		flights: make(chan *flight, o.Overlap),
+		slots:   make(chan struct{}, o.Overlap),
+		durable: o.Log.Durable(), alone: o.Cluster.Alone(),
+		origin: newOrigin(o.Cluster.Self().ID),
 	}
+	h.resync = make(chan struct{}, 1)
+	h.waiting.init()
+	h.outbox.init()
 	h.submissions.New = func() any { return new(Submission) }
 	h.batches.New = func() any { return new(Batch) }
 	h.registry.init()
@@ -120,16 +151,29 @@ func (h *Hub) Store() store.Store { return h.store }
 // NodeID is this node's name.
 func (h *Hub) NodeID() string { return h.cluster.Self().ID }
 
-// Run commits and delivers until ctx ends; everything accepted before is still committed and answered.
+// Run commits and delivers until ctx ends; everything accepted before is still committed and answered, and told to the
+// other nodes before this one leaves them.
 func (h *Hub) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		h.finish()
-	}()
+	var finisher, beside sync.WaitGroup
+	finisher.Go(h.finish)
+	still, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	beside.Go(func() {
+		if err := h.cluster.Run(still, h); err != nil {
+			h.o.Logf("cluster: %v", err)
+		}
+	})
+	if !h.alone {
+		beside.Go(func() { h.watchHeads(still) })
+	}
+	if h.o.Events != nil {
+		beside.Go(func() { h.publishOutbox(still) })
+	}
 	err := h.log.Run(ctx, h)
 	close(h.flights)
-	<-done
+	finisher.Wait()
+	leave()
+	beside.Wait()
 	return err
 }
 

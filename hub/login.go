@@ -58,7 +58,7 @@ func (h *Hub) Logout(user, name string, ref Ref) {
 	}
 	h.store.Seen(user, h.now())
 	h.cluster.Leave(user, name, uint64(ref))
-	if h.watchers.any(user) {
+	if !h.alone || h.watchers.any(user) {
 		h.pool.Go(func() { h.presenceChanged(context.Background(), user) })
 	}
 }

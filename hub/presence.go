@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"github.com/meshtalk/meshtalk/cluster"
@@ -71,40 +72,47 @@ func (h *Hub) Unwatch(ref Ref, user string) {
 	}
 }
 
-// presence is the user's state on all nodes. The lastSeen of who is online is now.
-func (h *Hub) presence(ctx context.Context, user string) (codec.PresenceState, error) {
-	p := h.registry.state(user)
-	routes, err := h.cluster.Routes(ctx, []string{user})
-	if err != nil {
-		return p, fail(err)
-	}
-	for _, r := range routes {
-		p.Online, p.Terminals = true, append(p.Terminals, r.Terminal)
-	}
-	if p.Online {
-		p.LastSeen = h.now()
-		return p, nil
-	}
-	p.LastSeen, err = h.store.LastSeen(ctx, user)
-	return p, fail(err)
-}
-
-// PresenceOf gives the present state of users, in the order asked.
+// PresenceOf gives the present state of users on all nodes, in the order asked. The lastSeen of who is online is now.
 func (h *Hub) PresenceOf(ctx context.Context, users []string) ([]codec.PresenceState, error) {
+	routes, err := h.cluster.Routes(ctx, users)
+	if err != nil {
+		return nil, fail(err)
+	}
+	elsewhere := make(map[string][]string)
+	for _, r := range routes {
+		elsewhere[r.User] = append(elsewhere[r.User], r.Terminal)
+	}
 	states := make([]codec.PresenceState, len(users))
 	for i, u := range users {
-		var err error
-		if states[i], err = h.presence(ctx, u); err != nil {
-			return nil, err
+		p := &states[i]
+		*p = h.registry.state(u)
+		for _, t := range elsewhere[u] {
+			if !slices.Contains(p.Terminals, t) { // of a session that is being replaced
+				p.Terminals = append(p.Terminals, t)
+			}
+			p.Online = true
+		}
+		if p.Online {
+			p.LastSeen = h.now()
+		} else if p.LastSeen, err = h.store.LastSeen(ctx, u); err != nil {
+			return nil, fail(err)
 		}
 	}
 	return states, nil
 }
 
+func (h *Hub) presence(ctx context.Context, user string) (codec.PresenceState, error) {
+	states, err := h.PresenceOf(ctx, []string{user})
+	if err != nil {
+		return codec.PresenceState{}, err
+	}
+	return states[0], nil
+}
+
 // presenceChanged tells who watches the user, here and elsewhere: one packet per change. One change at a time looks and
 // tells, so that nobody hears an older state last; the mutex for it is taken by nothing else.
 func (h *Hub) presenceChanged(ctx context.Context, user string) {
-	if h.cluster.Alone() && !h.watchers.any(user) {
+	if h.alone && !h.watchers.any(user) {
 		return
 	}
 	h.telling.Lock()
@@ -114,8 +122,15 @@ func (h *Hub) presenceChanged(ctx context.Context, user string) {
 		h.o.Logf("presence of a user: %v", err)
 		return
 	}
-	h.cluster.Send([]cluster.Signal{{User: user, State: &state}})
-	if refs := h.watchers.refs(user); len(refs) > 0 {
-		h.tell(refs, codec.Presence, codec.AppendPresence(nil, nil, []codec.PresenceState{state}))
+	if !h.alone {
+		h.cluster.Send([]cluster.Signal{{User: user, State: &state}})
+	}
+	h.tellWatchers(&state)
+}
+
+// tellWatchers tells who watches the user here.
+func (h *Hub) tellWatchers(state *codec.PresenceState) {
+	if refs := h.watchers.refs(state.User); len(refs) > 0 {
+		h.tell(refs, codec.Presence, codec.AppendPresence(nil, nil, []codec.PresenceState{*state}))
 	}
 }

@@ -147,6 +147,18 @@ func (r *registry) state(user string) codec.PresenceState {
 	return p
 }
 
+// shardUsers are the users of one shard.
+func (r *registry) shardUsers(shard int) []string {
+	s := &r.shards[shard]
+	s.Lock()
+	defer s.Unlock()
+	users := make([]string, 0, len(s.users))
+	for u := range s.users {
+		users = append(users, u)
+	}
+	return users
+}
+
 // users counts the users with a session here.
 func (r *registry) users() (n int) {
 	for i := range r.shards {

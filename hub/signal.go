@@ -31,6 +31,14 @@ func (h *Hub) tell(refs []Ref, cmd codec.Cmd, packet []byte) {
 
 // Tell sends a packet that may be dropped to all sessions of a user but one (0 = none). The packet must not change.
 func (h *Hub) Tell(user string, except Ref, cmd codec.Cmd, packet []byte) {
+	h.tellHere(user, except, cmd, packet)
+	if !h.alone {
+		h.cluster.Send([]cluster.Signal{{User: user, Packet: packet}})
+	}
+}
+
+// tellHere is Tell for the sessions of this node.
+func (h *Hub) tellHere(user string, except Ref, cmd codec.Cmd, packet []byte) {
 	refs := h.registry.refs(make([]Ref, 0, 2), user)
 	for i, r := range refs {
 		if r == except {
@@ -41,7 +49,6 @@ func (h *Hub) Tell(user string, except Ref, cmd codec.Cmd, packet []byte) {
 	if len(refs) > 0 {
 		h.tell(refs, cmd, packet)
 	}
-	h.cluster.Send([]cluster.Signal{{User: user, Packet: packet}})
 }
 
 // TellGroup sends a packet that may be dropped to the online members of a group but except. It blocks (members) and is called from the pool.
@@ -53,6 +60,9 @@ func (h *Hub) TellGroup(ctx context.Context, group, except string, cmd codec.Cmd
 	if info.Large { // every loop knows which of its sessions follow it
 		for _, o := range h.outlets {
 			o.TellGroup(group, except, packet)
+		}
+		if !h.alone {
+			h.cluster.Send([]cluster.Signal{{Group: group, Except: except, Packet: packet}})
 		}
 		return nil
 	}
@@ -132,20 +142,26 @@ func (h *Hub) SendEphemeral(ctx context.Context, m Outgoing) (Sent, error) {
 	return sent, nil
 }
 
-// Broadcast pushes an ephemeral system message to every session here and on other nodes; it returns to how many users here.
-func (h *Hub) Broadcast(_ context.Context, typ int64, content []byte) (online int, err error) {
-	id := fmt.Sprintf("%s/%d", h.cluster.Self().Incarnation, h.logins.Add(1)) // unique: every broadcast is a message of its own
-	ts := h.now()
-	packet := func(dst []byte, user string) []byte {
-		c := codec.ConvMessage{
-			Cmd: codec.SystemMessage, MsgID: codec.MakeMsgID("", []byte(id)),
-			Conv: store.SystemConv(user), To: user, TS: ts, Type: typ, Content: content,
-		}
-		return codec.AppendPushTail(codec.AppendPushHead(dst, c.Cmd, 0), &c)
+// Broadcast pushes an ephemeral system message to every session here and on other nodes; it returns to how many users here, and
+// to how many sessions elsewhere.
+func (h *Hub) Broadcast(ctx context.Context, typ int64, content []byte) (online int, err error) {
+	id := fmt.Sprintf("%s/%d", h.cluster.Self().Incarnation, h.broadcasts.Add(1)) // unique: every broadcast is a message of its own
+	m := &codec.ConvMessage{
+		Cmd: codec.SystemMessage, MsgID: codec.MakeMsgID("", []byte(id)), TS: h.now(), Type: typ, Content: content,
 	}
-	for _, o := range h.outlets {
-		o.Broadcast(packet)
-	}
+	h.broadcast(m)
 	h.stats.accepted(0)
-	return h.registry.users(), nil
+	online = h.registry.users()
+	if h.alone {
+		return online, nil
+	}
+	h.cluster.Send([]cluster.Signal{{Broadcast: m}})
+	nodes, err := h.cluster.Nodes(ctx)
+	if err != nil {
+		return online, fail(err)
+	}
+	for _, n := range nodes[1:] {
+		online += int(n.Load.Sessions)
+	}
+	return online, nil
 }

@@ -1,9 +1,12 @@
 package hub
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/mq"
 	"github.com/meshtalk/meshtalk/store"
 )
 
@@ -22,6 +25,8 @@ type Submission struct {
 	Duplicate bool
 
 	hub       *Hub
+	from      origin // where it was made, when a log brought it
+	token     uint64 // by which the commit's answer finds it in Hub.waiting, 0 = it is not awaited
 	submitted time.Time
 	buf       []byte // backs Draft.ID and Draft.Content
 }
@@ -50,7 +55,7 @@ func (h *Hub) Free(s *Submission) {
 }
 
 // Submit hands s over to be committed. The sequence of a session's submissions to one conversation is kept. A refusal is returned at once and s
-// stays the caller's; otherwise the answer comes through the outlet or Done.
+// stays the caller's; otherwise the answer comes through the outlet or Done. What goes to a group has been through Admit.
 func (h *Hub) Submit(s *Submission) *Error {
 	d := &s.Draft
 	if d.MsgID == ([16]byte{}) {
@@ -58,8 +63,50 @@ func (h *Hub) Submit(s *Submission) *Error {
 	}
 	s.submitted = time.Now()
 	d.TS = s.submitted.UnixMilli()
+	if h.durable {
+		if d.Promised = d.Kind != store.Recall; !d.Promised {
+			h.await(s)
+		}
+	}
 	if err := h.log.Append(d.Conv, s); err != nil {
-		return unavailable("too much is waiting")
+		h.forget(s)
+		if errors.Is(err, mq.ErrFull) {
+			return unavailable("too much is waiting")
+		}
+		return unavailable("messages cannot be kept now")
 	}
 	return nil
+}
+
+// Admit judges whether a draft may be promised: with a log that is durable the SEND_ACK comes before the commit, which therefore
+// judges membership no more. Otherwise the commit judges, and Admit is nil. It may block.
+func (h *Hub) Admit(ctx context.Context, d *store.Draft) error {
+	if !h.durable || d.Conv[0] != 'g' {
+		return nil
+	}
+	switch d.Kind {
+	case store.Group:
+		return h.Member(ctx, d.Conv[2:], d.From)
+	case store.System:
+		_, err := h.store.Group(ctx, d.Conv[2:])
+		return fail(err)
+	}
+	return nil
+}
+
+// TryAdmit is Admit for an event loop: known is false when the answer takes a read.
+func (h *Hub) TryAdmit(d *store.Draft) (known bool, refusal *Error) {
+	if !h.durable || d.Kind != store.Group {
+		return true, nil
+	}
+	exists, member, known := h.store.TryMember(d.Conv[2:], d.From)
+	switch {
+	case !known:
+		return false, nil
+	case !exists:
+		return true, outcomeError(store.Group, store.NotFound)
+	case !member:
+		return true, outcomeError(store.Group, store.Forbidden)
+	}
+	return true, nil
 }

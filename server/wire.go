@@ -51,7 +51,7 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 		}
 	}
 	s.hub = hub.New(hub.Options{
-		Store: s.store, Log: mqlocal.New(maxWaiting), Cluster: clusterlocal.New(self),
+		Store: s.store, Log: mqlocal.New(maxWaiting), Cluster: clusterlocal.New(self, s.load),
 		LoopOf: session.LoopOf, MaxMembers: s.o.Group.MaxMembers,
 		AfterCommit: s.o.Hooks.AfterCommit, Logf: s.logf("hub"),
 	})
@@ -82,6 +82,12 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 	}
 	s.hub.Connect(s.sessions.Connect(s.engine.Loops()))
 	return nil
+}
+
+// load is what this node says of itself to the others and to GET /v1/nodes.
+func (s *Server) load() cluster.Load {
+	e, m := s.engine.Stats(), s.sessions.Stats()
+	return cluster.Load{Connections: e.Connections[0] + e.Connections[1], Sessions: m.Sessions}
 }
 
 // incarnation tells this start of the node from every other.

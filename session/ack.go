@@ -206,6 +206,7 @@ func (l *loop) arm() {
 func (l *loop) flushPending() {
 	l.pending.armed = false
 	for k, r := range l.pending.receipts {
+		l.m.hub.Store().Delivered(k.user, k.conv, r.seq)
 		l.m.hub.Tell(r.to, 0, codec.Receipt, codec.AppendReceipt(nil, k.conv, k.user, r.seq, 0))
 	}
 	clear(l.pending.receipts)

@@ -136,6 +136,27 @@ func (f *follow) push(l *loop, frame *hub.Frame) {
 	l.stats.pushed.Add(n)
 }
 
+// recheck reads the head of the group, of which word may have been lost.
+func (f *follow) recheck(l *loop) {
+	l.m.hub.Pool().Go(func() {
+		ctx, cancel := l.m.requestContext()
+		defer cancel()
+		box, err := l.m.hub.Store().ConvHead(ctx, store.GroupConv(f.group))
+		if err != nil {
+			return // at the next turn
+		}
+		l.post(func() {
+			if box.Head <= f.head {
+				return
+			}
+			f.head = box.Head
+			for _, w := range f.followers {
+				w.catchUp()
+			}
+		})
+	})
+}
+
 // passed notes a message of a followed group that went into the inbox, because the group is small now: it is not to be
 // pushed a second time.
 func (s *Session) passed(f *hub.Frame) {

@@ -27,7 +27,9 @@ type Options struct {
 	LoginTimeout      time.Duration
 	RecallWindow      time.Duration
 	HistoryEnable     bool
-	Settings          Settings
+	// Reorder is how long an entry waits for its predecessor before the store is read; 0 on a node that is alone, where none overtakes.
+	Reorder  time.Duration
+	Settings Settings
 
 	Logf func(format string, args ...any)
 }

@@ -146,6 +146,29 @@ func (l *loop) Leave(ref hub.Ref, group string) {
 	})
 }
 
+// Heads implements hub.Outlet.
+func (l *loop) Heads(heads []hub.Head) {
+	l.post(func() {
+		for _, h := range heads {
+			if s := l.session(h.Ref); s != nil && s.state != fresh {
+				s.head = max(s.head, h.Inbox)
+				s.catchUp()
+			}
+		}
+	})
+}
+
+// Recheck implements hub.Outlet.
+func (l *loop) Recheck() {
+	l.post(func() {
+		for _, f := range l.follows {
+			if len(f.followers) > 0 {
+				f.recheck(l)
+			}
+		}
+	})
+}
+
 // Inspect implements hub.Outlet.
 func (l *loop) Inspect(ref hub.Ref, answer func(hub.TerminalInfo, bool)) {
 	ok := l.el.Post(opFunc(func() {

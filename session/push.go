@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meshtalk/meshtalk/codec"
@@ -26,15 +27,79 @@ func (s *Session) push(inbox uint64, f *hub.Frame) {
 	if s.x != nil && f.Conv[0] == 'g' {
 		s.passed(f)
 	}
-	if inbox != s.pushed+1 || !s.room() {
+	switch {
+	case !s.room():
 		s.catchUp()
-		return
+	case inbox == s.pushed+1:
+		s.write(inbox, f)
+		s.writeEarly()
+	case inbox > s.pushed && s.loop.m.o.Reorder > 0 && !s.reading:
+		s.early(inbox, f)
+	default:
+		s.catchUp()
 	}
+}
+
+// write pushes the next entry.
+func (s *Session) write(inbox uint64, f *hub.Frame) {
 	l := s.loop
 	l.scratch = codec.AppendPushHead(l.scratch[:0], f.Cmd, inbox)
 	s.conn.Send(l.scratch, f.Tail)
 	s.pushedTo(inbox, f.Private && f.From != s.user, f.Conv, f.Seq)
 	l.stats.pushed.Add(1)
+}
+
+// Wake-ups of two nodes may overtake each other: a user's inbox is written by the owners of many partitions. What comes before its
+// predecessor waits for it a moment, before the store is read.
+
+// maxEarly bounds what one session keeps so.
+const maxEarly = 64
+
+// early keeps an entry whose predecessor has not come.
+func (s *Session) early(inbox uint64, f *hub.Frame) {
+	x := s.extra()
+	if len(x.early) >= maxEarly {
+		s.endEarly()
+		return
+	}
+	x.early = append(x.early, earlyPush{inbox, f})
+	if len(x.early) > 1 {
+		return
+	}
+	l, ref := s.loop, s.ref()
+	time.AfterFunc(l.m.o.Reorder, func() {
+		l.post(func() {
+			if l.session(ref) == s && s.state == online && len(x.early) > 0 {
+				s.endEarly()
+			}
+		})
+	})
+}
+
+// writeEarly goes on with what came early and is next now.
+func (s *Session) writeEarly() {
+	if s.x == nil {
+		return
+	}
+	x := s.x
+	for i := 0; i < len(x.early); {
+		switch e := x.early[i]; {
+		case e.inbox == s.pushed+1 && s.room():
+			s.write(e.inbox, e.frame)
+			x.early = slices.Delete(x.early, i, i+1)
+			i = 0
+		case e.inbox <= s.pushed:
+			x.early = slices.Delete(x.early, i, i+1)
+		default:
+			i++
+		}
+	}
+}
+
+// endEarly waits no longer: the store is read.
+func (s *Session) endEarly() {
+	s.x.early = nil
+	s.catchUp()
 }
 
 // pushedTo notes that an entry was written; receipt tells that its sender is owed a RECEIPT when it is acknowledged.
@@ -62,7 +127,7 @@ const readLimit = 100
 // catchUp reads what follows pushed, if there is something, room for it and no read out already.
 func (s *Session) catchUp() {
 	switch {
-	case s.state != online || s.reading:
+	case s.state != online || s.reading || s.x != nil && len(s.x.early) > 0:
 		return
 	case s.pushed >= s.head:
 		s.caughtUp()

@@ -29,8 +29,37 @@ func (s *Session) message(p *codec.Packet, target string) {
 	case r.Ephemeral:
 		s.ephemeral(s.outgoing(p, r))
 	default:
-		s.submit(p.ID, s.placed(p.Cmd, r.Target), r.Type, r.Content)
+		s.admit(p.ID, s.placed(p.Cmd, r.Target), r.Type, r.Content)
 	}
+}
+
+// admit submits a message that may be promised. Where that takes a read, nothing more is read from the connection meanwhile.
+func (s *Session) admit(id []byte, d store.Draft, typ int64, content []byte) {
+	known, refusal := s.hub().TryAdmit(&d)
+	switch {
+	case refusal != nil:
+		s.refuseError(id, refusal)
+	case known:
+		s.submit(id, d, typ, content)
+	default:
+		s.admitLater(clone(id), d, typ, clone(content))
+	}
+}
+
+func (s *Session) admitLater(id []byte, d store.Draft, typ int64, content []byte) {
+	m := s.loop.m
+	var err error
+	s.ask(func() {
+		ctx, cancel := m.requestContext()
+		defer cancel()
+		err = m.hub.Admit(ctx, &d)
+	}, func() {
+		if err != nil {
+			s.refuseError(id, err)
+			return
+		}
+		s.submit(id, d, typ, content)
+	})
 }
 
 // placed is a draft with the kind and the conversation of a send.
@@ -132,7 +161,7 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 			if cmd == codec.GroupMessage {
 				target = o.Group
 			}
-			s.submit([]byte(o.ID), s.placed(cmd, []byte(target)), o.Type, o.Content)
+			s.admit([]byte(o.ID), s.placed(cmd, []byte(target)), o.Type, o.Content)
 		}
 	})
 }

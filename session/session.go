@@ -62,6 +62,13 @@ type extras struct {
 	told    uint // changes of watched users that have come
 	stale   bool // one of them was dropped
 	follows []*follower
+	early   []earlyPush
+}
+
+// earlyPush is an entry that came before its predecessor.
+type earlyPush struct {
+	inbox uint64
+	frame *hub.Frame
 }
 
 func (s *Session) extra() *extras {

@@ -10,12 +10,17 @@ import (
 )
 
 // Cluster implements cluster.Cluster for a node that is alone.
-type Cluster struct{ self cluster.Node }
+type Cluster struct {
+	self cluster.Node
+	load func() cluster.Load
+}
 
 var _ cluster.Cluster = (*Cluster)(nil)
 
-// New is a cluster of self.
-func New(self cluster.Node) *Cluster { return &Cluster{self: self} }
+// New is a cluster of self. load, which may be nil, is asked for what Nodes says of it.
+func New(self cluster.Node, load func() cluster.Load) *Cluster {
+	return &Cluster{self: self, load: load}
+}
 
 // Self implements cluster.Cluster.
 func (c *Cluster) Self() cluster.Node { return c.self }
@@ -60,7 +65,11 @@ func (c *Cluster) Routes(context.Context, []string) ([]cluster.Route, error) { r
 
 // Nodes implements cluster.Cluster.
 func (c *Cluster) Nodes(context.Context) ([]cluster.Node, error) {
-	return []cluster.Node{c.self}, nil
+	self := c.self
+	if c.load != nil {
+		self.Load = c.load()
+	}
+	return []cluster.Node{self}, nil
 }
 
 // State implements cluster.Cluster.
