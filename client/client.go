@@ -25,8 +25,9 @@ type Client struct {
 	done   chan struct{} // closed when everything has ended
 
 	// owned by run
-	addr      int // next of opt.Addrs
-	refused   string
+	addr      int    // next of opt.Addrs
+	refused   string // the token that was refused last, "" = none; refusal is the server's reason
+	refusal   string
 	attempt   int // failures in a row
 	wasReady  bool
 	delivered chan struct{} // closed when deliver has returned

@@ -261,6 +261,9 @@ func TestClientTokens(t *testing.T) {
 			if !errors.Is(err, tc.want) {
 				t.Fatalf("got %v", err)
 			}
+			if tc.want == ErrUnauthorized && !strings.Contains(err.Error(), "token refused: no") {
+				t.Errorf("without the server's reason: %v", err)
+			}
 			if c != nil {
 				_ = c.Close()
 			}

@@ -31,7 +31,7 @@ func (c *Client) connect() (*link, error) {
 		return nil, err
 	}
 	if c.refused != "" && token == c.refused {
-		return nil, &EndError{Reason: ErrUnauthorized, Code: codec.CodeUnauthorized, Text: "the token source has no other token"}
+		return nil, &EndError{Reason: ErrUnauthorized, Code: codec.CodeUnauthorized, Text: c.refusal + "; the token source has no other"}
 	}
 	conn, err := DialConn(ctx, c.opt.Addrs[c.addr%len(c.opt.Addrs)], c.opt.Conn)
 	if err != nil {
@@ -44,11 +44,11 @@ func (c *Client) connect() (*link, error) {
 			if c.refused != "" {
 				err = &EndError{Reason: ErrUnauthorized, Code: codec.CodeUnauthorized, Text: err.Error()}
 			}
-			c.refused = token
+			c.refused, c.refusal = token, err.Error()
 		}
 		return nil, err
 	}
-	c.refused = ""
+	c.refused, c.refusal = "", ""
 	l := newLink(c.ctx, conn, c.opt.HeartBeat, session)
 	c.attach(l, session, token, resumed)
 	return l, nil

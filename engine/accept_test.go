@@ -278,3 +278,31 @@ func TestIPv6(t *testing.T) {
 }
 
 func remoteOf(i byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, i}) }
+
+// One host's many IPv6 addresses are one; IPv4 addresses are one each, also as IPv6 writes them.
+func TestAdmissionHolders(t *testing.T) {
+	for _, v := range []struct {
+		a, b string
+		same bool
+	}{
+		{"2001:db8:1:2::1", "2001:db8:1:2:ffff::9", true},
+		{"2001:db8:1:2::1", "2001:db8:1:3::1", false},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"192.0.2.1", "::ffff:192.0.2.1", true},
+		{"fe80::1%eth0", "fe80::2%eth1", true},
+	} {
+		var a admission
+		a.init(&Options{MaxConnections: 100, MaxPerIP: 1})
+		first, second := netip.MustParseAddr(v.a), netip.MustParseAddr(v.b)
+		if got := a.admit(first); got != accepted {
+			t.Fatalf("%s: %v", v.a, got)
+		}
+		if got := a.admit(second); (got == overPerIP) != v.same {
+			t.Errorf("%s after %s: %v", v.b, v.a, got)
+		}
+		a.release(first)
+		if _, open := a.mu.open[holder(first)]; open && !v.same || a.open.Load() > 1 {
+			t.Errorf("%s: after a release %v, %d open", v.a, a.mu.open, a.open.Load())
+		}
+	}
+}

@@ -62,8 +62,23 @@ func (a *admission) init(o *Options) {
 	}
 }
 
+// holder is what the limits count: an IPv4 address, or the /64 that an IPv6 host usually has to itself (RFC 6177, RFC 8981), so
+// that one host's many addresses are one.
+func holder(ip netip.Addr) netip.Addr {
+	ip = ip.Unmap().WithZone("")
+	if ip.Is4() {
+		return ip
+	}
+	p, err := ip.Prefix(64)
+	if err != nil {
+		return ip // the zero Addr
+	}
+	return p.Addr()
+}
+
 // admit counts a connection from ip in, or says why not. What is admitted must be released.
 func (a *admission) admit(ip netip.Addr) acceptResult {
+	ip = holder(ip)
 	if a.open.Add(1) > int64(a.most) {
 		a.open.Add(-1)
 		return overLimit
@@ -99,6 +114,7 @@ func (a *admission) release(ip netip.Addr) {
 	if a.perIP == 0 {
 		return
 	}
+	ip = holder(ip)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.open[ip]--; a.mu.open[ip] <= 0 {

@@ -114,11 +114,11 @@ func (s *Session) leave(group string) {
 	}
 }
 
-// push offers one committed message to all followers.
-func (f *follow) push(l *loop, frame *hub.Frame) {
+// push offers one committed message to all followers, and returns to how many it was written.
+func (f *follow) push(l *loop, frame *hub.Frame) int64 {
 	f.head = max(f.head, frame.Seq)
 	if len(f.followers) == 0 {
-		return
+		return 0
 	}
 	l.head = codec.AppendPushHead(l.head[:0], frame.Cmd, 0)
 	n := int64(0)
@@ -134,6 +134,7 @@ func (f *follow) push(l *loop, frame *hub.Frame) {
 		n++
 	}
 	l.stats.pushed.Add(n)
+	return n
 }
 
 // recheck reads the head of the group, of which word may have been lost.

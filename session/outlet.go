@@ -38,10 +38,12 @@ func (l *loop) deliver(b *hub.Batch) {
 			s.push(p.Inbox, p.Frame)
 		}
 	}
-	for i := range b.Groups {
-		l.follow(b.Groups[i].Group).push(l, b.Groups[i].Frame)
-	}
 	l.observe(b)
+	for i := range b.Groups {
+		g := &b.Groups[i]
+		n := l.follow(g.Group).push(l, g.Frame)
+		l.stats.delivery.observe(time.Since(g.Frame.Accepted), n)
+	}
 	b.Release()
 }
 
@@ -53,7 +55,7 @@ func (l *loop) observe(b *hub.Batch) {
 	}
 	now := time.Now()
 	for i := range b.Pushes {
-		l.stats.delivery.observe(now.Sub(b.Pushes[i].Frame.Accepted))
+		l.stats.delivery.observe(now.Sub(b.Pushes[i].Frame.Accepted), 1)
 	}
 }
 

@@ -77,10 +77,11 @@ type delayHistogram struct {
 
 const firstDelayBit = 16
 
-func (h *delayHistogram) observe(d time.Duration) {
+// observe counts d, n times.
+func (h *delayHistogram) observe(d time.Duration, n int64) {
 	i := bits.Len64(uint64(max(d, 0))) - firstDelayBit
-	h.counts[min(max(i, 0), len(h.counts)-1)].Add(1)
-	h.sum.Add(int64(d))
+	h.counts[min(max(i, 0), len(h.counts)-1)].Add(uint64(n))
+	h.sum.Add(int64(d) * n)
 }
 
 // Stats is a snapshot of what sessions count.
