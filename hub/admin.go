@@ -210,7 +210,7 @@ func (h *Hub) Revoke(ctx context.Context, user string, before int64) (int64, err
 // closeSessions ends the sessions of a user on this node.
 func (h *Hub) closeSessions(user, name string, code codec.Code, reason string, before int64) (n int) {
 	for _, t := range h.registry.terminals(user) {
-		if name == "" || t.name == name {
+		if name == "" || t.name.Value() == name {
 			h.outlet(t.ref).Close(t.ref, code, reason, before)
 			n++
 		}

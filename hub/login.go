@@ -20,9 +20,9 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 	if issuedAt < revoked {
 		return a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
-	old, alone := h.registry.add(user, terminal{name: name, ref: ref})
-	if old.ref != 0 {
-		h.outlet(old.ref).Close(old.ref, codec.CodeReplaced, "logged in elsewhere", 0)
+	old, alone := h.registry.add(user, name, ref)
+	if old != 0 {
+		h.outlet(old).Close(old, codec.CodeReplaced, "logged in elsewhere", 0)
 	}
 	elsewhere, err := h.cluster.Join(ctx, user, name, uint64(ref))
 	if err == nil {
@@ -36,7 +36,7 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 		h.Logout(user, name, ref)
 		return a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
-	if old.ref == 0 && !elsewhere { // for who watches, a session that is replaced was never away
+	if old == 0 && !elsewhere { // for who watches, a session that is replaced was never away
 		h.presenceChanged(ctx, user)
 	}
 	return a, nil

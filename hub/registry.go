@@ -3,6 +3,7 @@ package hub
 import (
 	"hash/maphash"
 	"sync"
+	"unique"
 
 	"github.com/meshtalk/meshtalk/codec"
 )
@@ -20,16 +21,59 @@ type registry struct {
 	}
 }
 
-// member is a user with at least one session here. Most have one terminal: it stands in the struct itself.
+// member is a user with at least one session here. There may be a million: 32 bytes, with the one terminal that most have in the
+// struct itself.
 type member struct {
 	furthest uint64 // the furthest acknowledged inbox position of all terminals ever seen
 	first    terminal
-	more     []terminal
+	more     *[]terminal // nil = none
 }
 
+// terminal is a session of a user. The same few names stand everywhere, so each is kept once.
 type terminal struct {
-	name string
+	name unique.Handle[string]
 	ref  Ref
+}
+
+// others are the terminals but the first.
+func (m *member) others() []terminal {
+	if m.more == nil {
+		return nil
+	}
+	return *m.more
+}
+
+// find is the member's terminal of that name, nil if it has none.
+func (m *member) find(name unique.Handle[string]) *terminal {
+	if m.first.name == name {
+		return &m.first
+	}
+	others := m.others()
+	for i := range others {
+		if others[i].name == name {
+			return &others[i]
+		}
+	}
+	return nil
+}
+
+// add appends a terminal.
+func (m *member) add(t terminal) {
+	if m.more == nil {
+		m.more = new([]terminal)
+	}
+	*m.more = append(*m.more, t)
+}
+
+// drop removes the terminal at t, which is not the only one: the last takes its place.
+func (m *member) drop(t *terminal) {
+	others := *m.more
+	last := len(others) - 1
+	*t = others[last]
+	others[last] = terminal{}
+	if *m.more = others[:last]; last == 0 {
+		m.more = nil
+	}
 }
 
 func (r *registry) init() {
@@ -43,29 +87,24 @@ func (r *registry) index(user string) int {
 	return int(maphash.String(r.seed, user) & (registryShards - 1))
 }
 
-// add makes t the session of (user, t.name). old is the one that it replaces, its ref 0 if there was none; alone tells
-// that the user had no session at all.
-func (r *registry) add(user string, t terminal) (old terminal, alone bool) {
+// add makes ref the session of (user, name). old is the one that it replaces, 0 if there was none; alone tells that the user had
+// no session at all.
+func (r *registry) add(user, name string, ref Ref) (old Ref, alone bool) {
+	t := terminal{unique.Make(name), ref}
 	s := &r.shards[r.index(user)]
 	s.Lock()
 	defer s.Unlock()
 	m := s.users[user]
 	if m == nil {
 		s.users[user] = &member{first: t}
-		return terminal{}, true
+		return 0, true
 	}
-	if m.first.name == t.name {
-		old, m.first = m.first, t
+	if was := m.find(t.name); was != nil {
+		old, was.ref = was.ref, ref
 		return old, false
 	}
-	for i := range m.more {
-		if m.more[i].name == t.name {
-			old, m.more[i] = m.more[i], t
-			return old, false
-		}
-	}
-	m.more = append(m.more, t)
-	return terminal{}, false
+	m.add(t)
+	return 0, false
 }
 
 // remove takes the session away if it still is the one of its terminal.
@@ -74,28 +113,19 @@ func (r *registry) remove(user, name string, ref Ref) (removed bool) {
 	s.Lock()
 	defer s.Unlock()
 	m := s.users[user]
-	switch {
-	case m == nil:
+	if m == nil {
 		return false
-	case m.first.name == name && m.first.ref == ref:
-		if len(m.more) == 0 {
-			delete(s.users, user)
-			return true
-		}
-		last := len(m.more) - 1
-		m.first, m.more[last] = m.more[last], terminal{}
-		m.more = m.more[:last]
-		return true
 	}
-	for i := range m.more {
-		if m.more[i].name == name && m.more[i].ref == ref {
-			last := len(m.more) - 1
-			m.more[i], m.more[last] = m.more[last], terminal{}
-			m.more = m.more[:last]
-			return true
-		}
+	t := m.find(unique.Make(name))
+	switch {
+	case t == nil || t.ref != ref:
+		return false
+	case m.more == nil:
+		delete(s.users, user)
+	default:
+		m.drop(t)
 	}
-	return false
+	return true
 }
 
 // refs appends the user's sessions to dst.
@@ -104,8 +134,8 @@ func (r *registry) refs(dst []Ref, user string) []Ref {
 	s.Lock()
 	if m := s.users[user]; m != nil {
 		dst = append(dst, m.first.ref)
-		for i := range m.more {
-			dst = append(dst, m.more[i].ref)
+		for _, t := range m.others() {
+			dst = append(dst, t.ref)
 		}
 	}
 	s.Unlock()
@@ -121,7 +151,7 @@ func (r *registry) terminals(user string) []terminal {
 	if m == nil {
 		return nil
 	}
-	return append([]terminal{m.first}, m.more...)
+	return append([]terminal{m.first}, m.others()...)
 }
 
 // advance moves the user's furthest position to n and returns where it stood; moved is false when it was there already.
@@ -142,7 +172,7 @@ func (r *registry) state(user string) codec.PresenceState {
 	p := codec.PresenceState{User: user}
 	for _, t := range r.terminals(user) {
 		p.Online = true
-		p.Terminals = append(p.Terminals, t.name)
+		p.Terminals = append(p.Terminals, t.name.Value())
 	}
 	return p
 }

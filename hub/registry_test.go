@@ -16,10 +16,10 @@ func newRegistry() *registry {
 
 func TestRegistryReplaces(t *testing.T) {
 	r := newRegistry()
-	if old, alone := r.add("u", terminal{name: "web", ref: 1}); old.ref != 0 || !alone {
+	if old, alone := r.add("u", "web", 1); old != 0 || !alone {
 		t.Errorf("the first session: old %v, alone %v", old, alone)
 	}
-	if old, alone := r.add("u", terminal{name: "web", ref: 2}); old.ref != 1 || alone {
+	if old, alone := r.add("u", "web", 2); old != 1 || alone {
 		t.Errorf("the second of the same terminal: old %v, alone %v", old, alone)
 	}
 	if r.remove("u", "web", 1) {
@@ -44,8 +44,8 @@ func TestRegistryModel(t *testing.T) {
 			"login": func(t *rapid.T) {
 				u, n := user.Draw(t, "user"), name.Draw(t, "terminal")
 				next++
-				old, alone := r.add(u, terminal{name: n, ref: next})
-				if old.ref != model[u][n] || alone != (len(model[u]) == 0) {
+				old, alone := r.add(u, n, next)
+				if old != model[u][n] || alone != (len(model[u]) == 0) {
 					t.Fatalf("add gave old %v alone %v, model %v", old, alone, model[u])
 				}
 				if model[u] == nil {
@@ -87,7 +87,7 @@ func TestAdvanceOnlyForward(t *testing.T) {
 	if _, moved := r.advance("u", 1); moved {
 		t.Error("moved a user who is not here")
 	}
-	r.add("u", terminal{name: "web", ref: 1})
+	r.add("u", "web", 1)
 	for _, step := range []struct {
 		n, from uint64
 		moved   bool
@@ -103,7 +103,7 @@ func BenchmarkRegistryRefs(b *testing.B) {
 	names := make([]string, 10000)
 	for i := range names {
 		names[i] = fmt.Sprintf("user%d", i)
-		r.add(names[i], terminal{name: "web", ref: Ref(i + 1)})
+		r.add(names[i], "web", Ref(i+1))
 	}
 	refs := make([]Ref, 0, 4)
 	b.ReportAllocs()

@@ -39,13 +39,13 @@ func (s *Session) ackAhead(id []byte, inbox uint64) {
 	var box store.Inbox
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop.m.requestContext()
+		ctx, cancel := s.loop().m.requestContext()
 		defer cancel()
 		box, err = s.hub().Store().Head(ctx, s.user)
 	}, func() {
 		switch {
 		case err != nil:
-			s.loop.m.o.Logf("read a head: %v", err)
+			s.loop().m.o.Logf("read a head: %v", err)
 		case inbox > box.Head:
 			s.refuseBad(id, "position above the head")
 		default:
@@ -61,7 +61,7 @@ func (s *Session) ackTo(inbox uint64) {
 	if inbox <= s.acked {
 		return
 	}
-	from, furthest, err := s.hub().Acked(s.user, s.terminal, inbox)
+	from, furthest, err := s.hub().Acked(s.user, s.terminal(), inbox)
 	if err != nil {
 		s.ackLater(inbox, err)
 		return
@@ -78,11 +78,11 @@ func (s *Session) ackTo(inbox uint64) {
 func (s *Session) ackLater(inbox uint64, err error) {
 	var e *hub.Error
 	if !errors.As(err, &e) || e.Code != codec.CodeUnavailable { // of that the store has said why
-		s.loop.m.o.Logf("keep a position: %v", err)
+		s.loop().m.o.Logf("keep a position: %v", err)
 	}
 	x := s.extra()
 	if x.unkept == 0 {
-		s.loop.retry(s.ref(), (*Session).ackAgain)
+		s.loop().retry(s.ref(), (*Session).ackAgain)
 	}
 	x.unkept = max(x.unkept, inbox)
 }
@@ -114,7 +114,7 @@ func (s *Session) receipts(from, to uint64) {
 		}
 		if t.inbox > from {
 			if peer, ok := store.Peer(t.conv, s.user); ok {
-				s.loop.receipt(receiptKey{t.conv, s.user}, peer, t.seq)
+				s.loop().receipt(receiptKey{t.conv, s.user}, peer, t.seq)
 			}
 		}
 	}
@@ -132,7 +132,7 @@ func (s *Session) forget(inbox uint64) {
 	switch {
 	case n == 0:
 	case n == len(list):
-		s.loop.giveTaken(s.taken)
+		s.loop().giveTaken(s.taken)
 		s.taken = nil
 	default:
 		*s.taken = append(list[:0], list[n:]...)
@@ -141,7 +141,7 @@ func (s *Session) forget(inbox uint64) {
 
 // readReceipts finds the senders in the store.
 func (s *Session) readReceipts(from, to uint64) {
-	l, user := s.loop, s.user
+	l, user := s.loop(), s.user
 	s.hub().Pool().Go(func() {
 		ctx, cancel := l.m.requestContext()
 		defer cancel()
@@ -246,7 +246,7 @@ func (s *Session) read(p *codec.Packet) {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	id, m, user, ref := clone(p.ID), s.loop.m, s.user, s.ref()
+	id, m, user, ref := clone(p.ID), s.loop().m, s.user, s.ref()
 	var err error
 	s.ask(func() {
 		ctx, cancel := m.requestContext()

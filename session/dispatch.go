@@ -34,17 +34,17 @@ var commands = [commandCount]command{
 
 // packet handles one message of the client.
 func (s *Session) packet(payload []byte) {
-	p := &s.loop.in.packet
+	p := &s.loop().in.packet
 	var problem codec.Problem
 	if *p, problem = codec.Parse(payload); !problem.OK() {
-		s.loop.stats.packets.add(-1)
+		s.loop().stats.packets.add(-1)
 		if s.state == online {
 			s.limit() // it counts, but five in a row are a better end than RATE_LIMITED
 		}
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	s.loop.stats.packets.add(p.Cmd)
+	s.loop().stats.packets.add(p.Cmd)
 	if s.state != online {
 		s.beforeLogin(p)
 		return
@@ -82,7 +82,7 @@ func (s *Session) command(cmd codec.Cmd) command {
 	if cmd >= 0 && int(cmd) < commandCount {
 		return commands[cmd]
 	}
-	if cmd >= codec.FirstExtension && s.loop.m.o.Hooks.Commands[cmd] != nil {
+	if cmd >= codec.FirstExtension && s.loop().m.o.Hooks.Commands[cmd] != nil {
 		return command{run: (*Session).extension}
 	}
 	return command{}
@@ -103,7 +103,7 @@ func (s *Session) beforeLogin(p *codec.Packet) {
 
 // limit takes one token of the session's rate limit. It returns 0, or after how many ms there is one.
 func (s *Session) limit() (waitMs int) {
-	set := &s.loop.settings
+	set := &s.loop().settings
 	if set.MessagesPerSecond <= 0 {
 		return 0
 	}
@@ -125,19 +125,19 @@ func (s *Session) heartBeat(p *codec.Packet) {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	l := s.loop
+	l := s.loop()
 	l.scratch = codec.AppendHeartBeat(l.scratch[:0], p.ID, s.head)
 	s.send(l.scratch)
 }
 
 // extension hands a command ≥ 1000 to its handler.
 func (s *Session) extension(p *codec.Packet) {
-	h, info := s.loop.m.o.Hooks.Commands[p.Cmd], s.info()
+	h, info := s.loop().m.o.Hooks.Commands[p.Cmd], s.info()
 	cmd, id, data := p.Cmd, clone(p.ID), clone(p.Data)
 	var reply []byte
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop.m.requestContext()
+		ctx, cancel := s.loop().m.requestContext()
 		defer cancel()
 		if reply, err = h(ctx, info, data); err == nil && reply != nil && !codec.ValidContent(reply) {
 			err = &Refusal{Code: codec.CodeInternal, Message: "a handler's reply is no JSON"}

@@ -47,7 +47,7 @@ func (s *Session) follow(p *store.LargePosition) {
 			return
 		}
 	}
-	f := s.loop.follow(p.Group)
+	f := s.loop().follow(p.Group)
 	f.head = max(f.head, p.Head)
 	w := &follower{s: s, f: f, index: len(f.followers), acked: p.Acked, pushed: max(p.Acked, p.First-1)}
 	f.followers = append(f.followers, w)
@@ -82,7 +82,7 @@ func (s *Session) join(group string) {
 	if s.state != online {
 		return
 	}
-	l, ref, user, terminal := s.loop, s.ref(), s.user, s.terminal
+	l, ref, user, terminal := s.loop(), s.ref(), s.user, s.terminal()
 	l.follow(group) // heads count from now on
 	s.hub().Pool().Go(func() {
 		ctx, cancel := l.m.requestContext()
@@ -186,7 +186,7 @@ func (w *follower) catchUp() {
 		return
 	}
 	w.reading = true
-	l, conv, after := s.loop, store.GroupConv(w.f.group), w.pushed
+	l, conv, after := s.loop(), store.GroupConv(w.f.group), w.pushed
 	s.hub().Pool().Go(func() {
 		ctx, cancel := l.m.requestContext()
 		defer cancel()
@@ -211,7 +211,7 @@ func (w *follower) catchUp() {
 
 // pushRead is Session.pushRead for a large group.
 func (w *follower) pushRead(messages []store.Message, box store.Inbox) {
-	s, l := w.s, w.s.loop
+	s, l := w.s, w.s.loop()
 	w.f.head = max(w.f.head, box.Head)
 	if w.pushed+1 < box.First {
 		w.pushed = box.First - 1
@@ -241,7 +241,7 @@ func (w *follower) pushRead(messages []store.Message, box store.Inbox) {
 func (w *follower) drained() {
 	if !w.s.clientAck && w.acked < w.pushed && !w.noted {
 		w.noted = true
-		l := w.s.loop
+		l := w.s.loop()
 		l.pending.acks = append(l.pending.acks, w)
 		l.arm()
 	}
@@ -257,13 +257,13 @@ func (w *follower) keep() {
 	}
 	before := w.acked
 	w.acked = w.pushed
-	err := s.hub().Store().AckGroup(s.user, s.terminal, w.f.group, w.acked)
+	err := s.hub().Store().AckGroup(s.user, s.terminal(), w.f.group, w.acked)
 	switch {
 	case err == nil, errors.Is(err, store.ErrForbidden): // who has left has no position
 	case errors.Is(err, store.ErrReadOnly): // the next push tries again
 		w.acked = before
 	default:
-		s.loop.m.o.Logf("keep a position: %v", err)
+		s.loop().m.o.Logf("keep a position: %v", err)
 	}
 }
 
@@ -280,7 +280,7 @@ func (s *Session) ackGroup(id []byte, conv string, seq uint64) {
 		return
 	}
 	id = clone(id)
-	m, user, terminal := s.loop.m, s.user, s.terminal
+	m, user, terminal := s.loop().m, s.user, s.terminal()
 	var err error
 	s.ask(func() {
 		ctx, cancel := m.requestContext()

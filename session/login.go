@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"time"
+	"unique"
 
 	"github.com/meshtalk/meshtalk/auth"
 	"github.com/meshtalk/meshtalk/codec"
@@ -53,12 +54,12 @@ func (s *Session) login(p *codec.Packet) {
 		token = s.x.token
 	}
 	s.state = loggingIn
-	m, id, ref := s.loop.m, clone(p.ID), s.ref()
+	m, id, ref := s.loop().m, clone(p.ID), s.ref()
 	var result loginResult
 	// Not ask: the answer must be seen even when the connection is gone by then, to undo the registration.
 	s.busy = true
 	s.conn.Pause()
-	l := s.loop
+	l := s.loop()
 	m.hub.Pool().Go(func() {
 		result = m.authenticate(token, r.Terminal, ref)
 		l.post(func() {
@@ -107,22 +108,12 @@ func (m *Manager) authenticate(token, terminal string, ref hub.Ref) (r loginResu
 	}
 	for _, t := range []string{r.identity.Terminal, terminal, defaultTerminal} {
 		if t != "" {
-			r.terminal = intern(t)
+			r.terminal = t
 			break
 		}
 	}
 	r.Attachment, r.err = m.hub.Login(ctx, r.identity.User, r.terminal, ref, r.identity.IssuedAt)
 	return r
-}
-
-// intern gives the common terminal names without memory of their own.
-func intern(terminal string) string {
-	for _, t := range [...]string{"web", "ios", "android", "mobile", "desktop", "pc", "app", "tablet", "iot"} {
-		if t == terminal {
-			return t
-		}
-	}
-	return terminal
 }
 
 // loginRefused answers a LOGIN that failed and closes.
@@ -135,10 +126,10 @@ func (s *Session) loginRefused(id []byte, err error) {
 	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		e = &hub.Error{Code: codec.CodeUnavailable, Message: "authentication is unavailable", RetryAfterMs: 1000}
 	default:
-		s.loop.m.o.Logf("login: %v", err)
+		s.loop().m.o.Logf("login: %v", err)
 		e = &hub.Error{Code: codec.CodeInternal, Message: "internal error"}
 	}
-	s.loop.stats.logins.failed.Add(1)
+	s.loop().stats.logins.failed.Add(1)
 	if e.Code == codec.CodeUnavailable || e.Code == codec.CodeInternal { // the client may try again on this connection
 		s.state, s.head = fresh, 0
 		s.refuseRetry(id, e.Code, e.Message, e.RetryAfterMs)
@@ -150,27 +141,27 @@ func (s *Session) loginRefused(id []byte, err error) {
 
 // welcome answers LOGIN and begins to push.
 func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
-	m := s.loop.m
+	m := s.loop().m
 	s.state = online
 	if s.x != nil {
 		s.x.token = ""
 	}
-	s.user, s.terminal = a.identity.User, a.terminal
+	s.user, s.name = a.identity.User, unique.Make(a.terminal)
 	s.expires, s.issued = ceilSeconds(a.identity.ExpiresAt), a.identity.IssuedAt
 	s.since = uint32(s.now() / 1000)
 	s.clientAck, s.window = r.ClientAck, defaultWindow
 	if r.Window > 0 {
 		s.window = uint16(r.Window)
 	}
-	s.tokens, s.refilled = float32(s.loop.settings.MessagesBurst), uint32(s.now())
+	s.tokens, s.refilled = float32(s.loop().settings.MessagesBurst), uint32(s.now())
 	s.head = max(s.head, a.Head) // a push may have overtaken the answer
 	resumed := s.place(r, &a.Attachment)
 	s.setDeadline()
-	s.loop.stats.logins.ok.Add(1)
-	s.loop.stats.sessions.Add(1)
-	l := s.loop
+	s.loop().stats.logins.ok.Add(1)
+	s.loop().stats.sessions.Add(1)
+	l := s.loop()
 	l.scratch = codec.AppendLogin(l.scratch[:0], id, &codec.LoginReply{
-		UserID: s.user, Terminal: s.terminal, SessionID: m.hub.SessionID(s.ref()),
+		UserID: s.user, Terminal: s.terminal(), SessionID: m.hub.SessionID(s.ref()),
 		ServerTime: s.now(), ExpiresAt: a.identity.ExpiresAt, Heartbeat: int(m.o.HeartbeatInterval.Seconds()),
 		Epoch: m.epoch, Head: s.head, First: a.First, Acked: a.Acked, Resumed: resumed, Node: m.hub.NodeID(),
 	})
@@ -195,7 +186,7 @@ func (s *Session) welcome(id []byte, r *codec.LoginRequest, a *loginResult) {
 func (s *Session) place(r *codec.LoginRequest, a *store.Attachment) (resumed bool) {
 	start := a.Acked
 	if r.HasResume {
-		resumed = (r.ResumeEpoch == "" || r.ResumeEpoch == s.loop.m.epoch) &&
+		resumed = (r.ResumeEpoch == "" || r.ResumeEpoch == s.loop().m.epoch) &&
 			r.ResumeInbox <= s.head && r.ResumeInbox+1 >= a.First
 		if resumed {
 			start = r.ResumeInbox
@@ -207,7 +198,7 @@ func (s *Session) place(r *codec.LoginRequest, a *store.Attachment) (resumed boo
 	s.acked = s.pushed
 	if resumed && r.ResumeInbox > a.Acked {
 		a.Acked = r.ResumeInbox
-		if from, furthest, err := s.hub().Acked(s.user, s.terminal, r.ResumeInbox); err == nil && furthest {
+		if from, furthest, err := s.hub().Acked(s.user, s.terminal(), r.ResumeInbox); err == nil && furthest {
 			s.receipts(from, r.ResumeInbox)
 		}
 	}
@@ -216,9 +207,9 @@ func (s *Session) place(r *codec.LoginRequest, a *store.Attachment) (resumed boo
 
 // offline ends a logged-in session; its connection is closed.
 func (s *Session) offline(reason string) {
-	s.loop.stats.sessions.Add(-1)
+	s.loop().stats.sessions.Add(-1)
 	if s.lagging {
-		s.loop.stats.lagging.Add(-1)
+		s.loop().stats.lagging.Add(-1)
 	}
 	ref := s.ref()
 	if s.x != nil {
@@ -227,8 +218,8 @@ func (s *Session) offline(reason string) {
 		}
 		s.unfollowAll()
 	}
-	s.hub().Logout(s.user, s.terminal, ref)
-	if hook := s.loop.m.o.Hooks.SessionOffline; hook != nil {
+	s.hub().Logout(s.user, s.terminal(), ref)
+	if hook := s.loop().m.o.Hooks.SessionOffline; hook != nil {
 		info := s.info()
 		s.hub().Pool().Go(func() { hook(info, reason) })
 	}
@@ -241,7 +232,7 @@ func (s *Session) refresh(p *codec.Packet) {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	id, m, user, terminal := clone(p.ID), s.loop.m, s.user, s.terminal
+	id, m, user, terminal := clone(p.ID), s.loop().m, s.user, s.terminal()
 	var identity auth.Identity
 	var err error
 	s.ask(func() {
@@ -285,7 +276,7 @@ func (s *Session) logout(p *codec.Packet) {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	l := s.loop
+	l := s.loop()
 	l.scratch = codec.AppendLogout(l.scratch[:0], p.ID)
 	s.send(l.scratch)
 	s.conn.Close(ReasonLogout, 1000, "logged out")

@@ -120,9 +120,8 @@ func (l *loop) session(r hub.Ref) *Session {
 
 // Open implements engine.Handler.
 func (m *Manager) Open(c *engine.Conn, h *codec.Handshake) {
-	l := c.Loop().Data.(*loop)
 	now := c.Loop().Now()
-	s := &Session{conn: c, loop: l, lastSeen: ceilSeconds(now)}
+	s := &Session{conn: c, lastSeen: ceilSeconds(now)}
 	if h != nil && h.Token != "" {
 		s.extra().token = h.Token
 	}

@@ -33,7 +33,7 @@ func (s *Session) push(inbox uint64, f *hub.Frame) {
 	case inbox == s.pushed+1:
 		s.write(inbox, f)
 		s.writeEarly()
-	case inbox > s.pushed && s.loop.m.o.Reorder > 0 && !s.reading:
+	case inbox > s.pushed && s.loop().m.o.Reorder > 0 && !s.reading:
 		s.early(inbox, f)
 	default:
 		s.catchUp()
@@ -42,7 +42,7 @@ func (s *Session) push(inbox uint64, f *hub.Frame) {
 
 // write pushes the next entry.
 func (s *Session) write(inbox uint64, f *hub.Frame) {
-	l := s.loop
+	l := s.loop()
 	l.scratch = codec.AppendPushHead(l.scratch[:0], f.Cmd, inbox)
 	s.conn.Send(l.scratch, f.Tail)
 	s.pushedTo(inbox, f.Private && f.From != s.user, f.Conv, f.Seq)
@@ -66,7 +66,7 @@ func (s *Session) early(inbox uint64, f *hub.Frame) {
 	if len(x.early) > 1 {
 		return
 	}
-	l, ref := s.loop, s.ref()
+	l, ref := s.loop(), s.ref()
 	time.AfterFunc(l.m.o.Reorder, func() {
 		l.post(func() {
 			if l.session(ref) == s && s.state == online && len(x.early) > 0 {
@@ -107,7 +107,7 @@ func (s *Session) pushedTo(inbox uint64, receipt bool, conv string, seq uint64) 
 	s.pushed = inbox
 	if receipt {
 		if s.taken == nil {
-			s.taken = s.loop.spareTaken()
+			s.taken = s.loop().spareTaken()
 		}
 		*s.taken = append(*s.taken, taken{inbox, conv, seq})
 	}
@@ -141,7 +141,7 @@ func (s *Session) catchUp() {
 		limit = min(limit, int(s.acked+uint64(s.window)-s.pushed))
 	}
 	s.reading = true
-	ref, l, user, after := s.ref(), s.loop, s.user, s.pushed
+	ref, l, user, after := s.ref(), s.loop(), s.user, s.pushed
 	s.hub().Pool().Go(func() {
 		ctx, cancel := l.m.requestContext()
 		defer cancel()
@@ -176,7 +176,7 @@ func (l *loop) retry(ref hub.Ref, f func(*Session)) {
 
 // pushRead offers what a read of the store brought.
 func (s *Session) pushRead(entries []store.InboxEntry, box store.Inbox) {
-	l := s.loop
+	l := s.loop()
 	s.head = max(s.head, box.Head)
 	if s.pushed+1 < box.First { // retention removed what was next
 		s.pushed = box.First - 1
@@ -206,7 +206,7 @@ func (s *Session) lag() {
 		return
 	}
 	s.lagging = true
-	l := s.loop
+	l := s.loop()
 	l.stats.lagging.Add(1)
 	l.scratch = codec.AppendLag(l.scratch[:0], s.head)
 	s.send(l.scratch)
@@ -223,7 +223,7 @@ func (s *Session) caughtUp() {
 		}
 	}
 	s.lagging = false
-	s.loop.stats.lagging.Add(-1)
+	s.loop().stats.lagging.Add(-1)
 }
 
 // drained: everything written is with the kernel. That acknowledges it for ack: auto; and there is room again.

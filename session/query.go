@@ -8,7 +8,7 @@ import (
 
 // query runs work in the pool and sends the packet that it makes.
 func (s *Session) query(id []byte, work func(m *Manager) (packet []byte, err error)) {
-	m := s.loop.m
+	m := s.loop().m
 	var packet []byte
 	var err error
 	s.ask(func() { packet, err = work(m) }, func() {
@@ -46,7 +46,7 @@ func (s *Session) history(p *codec.Packet) {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	if !s.loop.m.o.HistoryEnable {
+	if !s.loop().m.o.HistoryEnable {
 		s.refuse(p.ID, codec.CodeForbidden, "history is off")
 		return
 	}
@@ -150,7 +150,7 @@ func (s *Session) presence(p *codec.Packet) {
 // tellPresence answers PRESENCE. A change that was told while the state was being looked up may be newer than what was
 // found, so it is looked up again: the client may take the last it hears for the truth.
 func (s *Session) tellPresence(id []byte, users []string) {
-	m, told := s.loop.m, s.x.told
+	m, told := s.loop().m, s.x.told
 	var states []codec.PresenceState
 	var err error
 	s.ask(func() {
@@ -175,7 +175,7 @@ func (s *Session) tellWatched() {
 	for u := range s.x.watches {
 		users = append(users, u)
 	}
-	l, ref := s.loop, s.ref()
+	l, ref := s.loop(), s.ref()
 	s.hub().Pool().Go(func() {
 		ctx, cancel := l.m.requestContext()
 		defer cancel()

@@ -17,13 +17,13 @@ func (s *Session) groupMessage(p *codec.Packet)   { s.message(p, "group") }
 
 // message takes a PRIVATE_MESSAGE or GROUP_MESSAGE.
 func (s *Session) message(p *codec.Packet, target string) {
-	r := &s.loop.in.send
+	r := &s.loop().in.send
 	*r = codec.SendRequest{}
 	if problem := codec.DecodeSend(p.Data, target, r); !problem.OK() {
 		s.refuseBad(p.ID, problem.Message)
 		return
 	}
-	switch hook := s.loop.m.o.Hooks.BeforeSend; {
+	switch hook := s.loop().m.o.Hooks.BeforeSend; {
 	case hook != nil:
 		s.beforeSend(p, r)
 	case r.Ephemeral:
@@ -47,7 +47,7 @@ func (s *Session) admit(id []byte, d store.Draft, typ int64, content []byte) {
 }
 
 func (s *Session) admitLater(id []byte, d store.Draft, typ int64, content []byte) {
-	m := s.loop.m
+	m := s.loop().m
 	var err error
 	s.ask(func() {
 		ctx, cancel := m.requestContext()
@@ -102,7 +102,7 @@ func (s *Session) answered(sub *hub.Submission) {
 		s.refuseError(sub.Draft.ID, sub.Err)
 		return
 	}
-	l := s.loop
+	l := s.loop()
 	l.scratch = codec.AppendSendAck(l.scratch[:0], sub.Draft.ID, codec.MsgID(sub.Draft.MsgID),
 		sub.Draft.Conv, sub.TS, sub.Seq, sub.Duplicate)
 	s.send(l.scratch)
@@ -126,7 +126,7 @@ func (s *Session) ephemeral(o Outgoing) {
 	var sent hub.Sent
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop.m.requestContext()
+		ctx, cancel := s.loop().m.requestContext()
 		defer cancel()
 		sent, err = s.hub().SendEphemeral(ctx, hub.Outgoing{
 			From: o.From, To: o.To, Group: o.Group, ID: o.ID, Type: o.Type, Content: o.Content, Ephemeral: true,
@@ -145,9 +145,9 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 	o, cmd, ephemeral := s.outgoing(p, r), p.Cmd, r.Ephemeral
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop.m.requestContext()
+		ctx, cancel := s.loop().m.requestContext()
 		defer cancel()
-		if err = s.loop.m.o.Hooks.BeforeSend(ctx, &o); err == nil && !codec.ValidContent(o.Content) {
+		if err = s.loop().m.o.Hooks.BeforeSend(ctx, &o); err == nil && !codec.ValidContent(o.Content) {
 			err = &Refusal{Code: codec.CodeInternal, Message: "a hook made the content invalid"}
 		}
 	}, func() {
@@ -194,7 +194,7 @@ func (s *Session) recall(p *codec.Packet) {
 	}
 	s.submit(p.ID, store.Draft{
 		From: s.user, Kind: store.Recall, Conv: r.Conv, Target: r.Seq,
-		RecallAfter: s.now() - s.loop.m.o.RecallWindow.Milliseconds(),
+		RecallAfter: s.now() - s.loop().m.o.RecallWindow.Milliseconds(),
 	}, 0, nil)
 }
 
@@ -211,7 +211,7 @@ func (s *Session) typing(p *codec.Packet) {
 		}
 		return
 	}
-	id, m, user := clone(p.ID), s.loop.m, s.user
+	id, m, user := clone(p.ID), s.loop().m, s.user
 	var err error
 	s.ask(func() {
 		ctx, cancel := m.requestContext()

@@ -2,6 +2,7 @@ package session
 
 import (
 	"time"
+	"unique"
 
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/engine"
@@ -20,11 +21,10 @@ const (
 // may be a million of them: a field that few need stands in extras.
 type Session struct {
 	conn *engine.Conn
-	loop *loop
 	x    *extras
 
-	user     string
-	terminal string
+	user string
+	name unique.Handle[string] // of the terminal: the same few stand everywhere
 
 	issued int64 // ms, iat of the token
 
@@ -78,9 +78,15 @@ func (s *Session) extra() *extras {
 	return s.x
 }
 
+// loop is the event loop that owns the session.
+func (s *Session) loop() *loop { return s.conn.Loop().Data.(*loop) }
+
+// terminal is the terminal's name, once logged in.
+func (s *Session) terminal() string { return s.name.Value() }
+
 func (s *Session) ref() hub.Ref  { return hub.Ref(s.conn.Handle()) }
-func (s *Session) hub() *hub.Hub { return s.loop.m.hub }
-func (s *Session) now() int64    { return s.loop.el.Now() }
+func (s *Session) hub() *hub.Hub { return s.loop().m.hub }
+func (s *Session) now() int64    { return s.loop().el.Now() }
 
 // send queues one packet; b may be reused at once.
 func (s *Session) send(b []byte) { s.conn.Send(b, nil) }
@@ -91,7 +97,7 @@ func (s *Session) refuse(id []byte, code codec.Code, message string) {
 }
 
 func (s *Session) refuseRetry(id []byte, code codec.Code, message string, retryAfterMs int) {
-	l := s.loop
+	l := s.loop()
 	l.stats.errors.add(code)
 	l.scratch = codec.AppendError(l.scratch[:0], id, code, message, retryAfterMs)
 	s.send(l.scratch)
@@ -109,7 +115,7 @@ func (s *Session) refuseError(id []byte, err error) {
 	case *Refusal:
 		s.refuse(id, e.Code, e.Message)
 	default:
-		s.loop.m.o.Logf("request of a session: %v", err)
+		s.loop().m.o.Logf("request of a session: %v", err)
 		s.refuse(id, codec.CodeInternal, "internal error")
 	}
 }
@@ -127,7 +133,7 @@ func (s *Session) refuseBad(id []byte, message string) {
 
 // end tells why and closes: FORCE_LOGOUT for what others decided, else ERROR.
 func (s *Session) end(code codec.Code, message string) {
-	l := s.loop
+	l := s.loop()
 	switch code {
 	case codec.CodeReplaced, codec.CodeKicked:
 		l.scratch = codec.AppendForceLogout(l.scratch[:0], code, message)
@@ -154,13 +160,13 @@ func (s *Session) silentSince() int64 { return int64(s.lastSeen) * 1000 }
 func ceilSeconds(ms int64) uint32 { return uint32((ms + 999) / 1000) }
 
 func (s *Session) setDeadline() {
-	s.conn.SetDeadline(min(s.tokenEnd(), s.silentSince()+s.loop.m.o.HeartbeatTimeout.Milliseconds()))
+	s.conn.SetDeadline(min(s.tokenEnd(), s.silentSince()+s.loop().m.o.HeartbeatTimeout.Milliseconds()))
 }
 
 // info describes the session to hooks.
 func (s *Session) info() Info {
 	return Info{
-		User: s.user, Terminal: s.terminal, SessionID: s.hub().SessionID(s.ref()),
+		User: s.user, Terminal: s.terminal(), SessionID: s.hub().SessionID(s.ref()),
 		Transport: s.conn.Transport().String(), IP: s.conn.Remote().Addr().Unmap().String(),
 	}
 }
@@ -170,7 +176,7 @@ func (s *Session) info() Info {
 func (s *Session) ask(work func(), answer func()) {
 	s.busy = true
 	s.conn.Pause()
-	ref, l := s.ref(), s.loop
+	ref, l := s.ref(), s.loop()
 	s.hub().Pool().Go(func() {
 		done := false
 		defer func() {
@@ -203,7 +209,7 @@ func (l *loop) panicked(ref hub.Ref) {
 
 // resume reads on unless there is still a reason not to.
 func (s *Session) resume() {
-	if !s.busy && !s.held && !s.loop.draining {
+	if !s.busy && !s.held && !s.loop().draining {
 		s.conn.Resume()
 	}
 }

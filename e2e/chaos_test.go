@@ -1,0 +1,276 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/meshtalk/meshtalk/client"
+	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/internal/services"
+)
+
+// What a cluster must stand, one fault at a time, under load: every acknowledged message is once in every recipient's inbox,
+// in one order for all. Short here, long in `make chaos`.
+
+// kill -9 of a random node, and its return.
+func TestClusterNodesDie(t *testing.T) {
+	f := launch(t, 3, nil)
+	c := f.employ(patient(t), 8)
+	for range often(3, 10) {
+		c.acknowledged(200)
+		i := rand.IntN(3)
+		f.down(i).kill()
+		c.acknowledged(200)
+		f.start(i)
+	}
+	c.finish()
+}
+
+// A node is stopped for longer than its lease lasts, loses its queues, and goes on as if nothing had happened.
+func TestClusterPausedOwner(t *testing.T) {
+	f := launch(t, 3, nil)
+	c := f.employ(patient(t), 8)
+	for range often(1, 5) {
+		c.acknowledged(200)
+		i := rand.IntN(3)
+		p := f.down(i)
+		signal(t, p, syscall.SIGSTOP)
+		began := time.Now()
+		c.leave(p) // as clients do that get no answer
+		c.acknowledged(500)
+		const pause = 20 * time.Second // twice a lease
+		time.Sleep(time.Until(began.Add(pause)))
+		signal(t, p, syscall.SIGCONT)
+		f.mu.Lock()
+		f.nodes[i] = p
+		f.mu.Unlock()
+		c.acknowledged(200)
+	}
+	c.finish()
+}
+
+func signal(t *testing.T, p *process, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The broker dies under load and comes back on the same files.
+func TestClusterBrokerDies(t *testing.T) {
+	f := launch(t, 3, nil)
+	c := f.employ(patient(t), 8)
+	for range often(1, 5) {
+		c.acknowledged(200)
+		must(t, f.set.Broker.Kill())
+		time.Sleep(5 * time.Second) // how long it is away is the fault, not a wait
+		must(t, f.set.Broker.Start())
+		back := time.Now()
+		f.delivered(0, 1, fmt.Sprintf("after-broker-%d", back.UnixNano()))
+		t.Logf("delivered again %v after the broker's return", time.Since(back))
+		c.acknowledged(200)
+	}
+	c.finish()
+}
+
+// Redis is killed and comes back empty, and is emptied: nobody is logged out, and users of other nodes are reached again.
+func TestClusterRedisIsEmptied(t *testing.T) {
+	f := launch(t, 3, nil)
+	c := f.employ(patient(t), 8)
+	ctx := patient(t)
+	for round := range often(1, 5) {
+		c.acknowledged(200)
+		stays, err := connect(ctx, f.nodes[1], "tcp", fmt.Sprintf("stays-%d", round))
+		must(t, err)
+		must(t, f.set.Redis.Kill())
+		c.acknowledged(200) // through the log, the store and the nodes themselves
+		must(t, f.set.Redis.Start())
+		back := time.Now()
+		content := fmt.Sprintf("after-redis-%d", round)
+		f.sendTo(ctx, 0, fmt.Sprintf("stays-%d", round), content)
+		must(t, awaitContent(ctx, stays, fmt.Sprintf("%q", content)))
+		t.Logf("a user of another node reached %v after the return of an empty Redis", time.Since(back))
+		_ = stays.Close()
+		must(t, emptied(ctx, f.set.Redis.URL))
+		c.acknowledged(200)
+		f.delivered(0, 1, fmt.Sprintf("after-flush-%d", round))
+	}
+	c.finish()
+}
+
+// PostgreSQL goes away under load: what is sent meanwhile is acknowledged, and delivered when it is back.
+func TestClusterPostgresGoesAway(t *testing.T) {
+	f := launch(t, 3, nil)
+	ctx := patient(t)
+	c := f.employ(ctx, 8)
+	for round := range often(1, 5) {
+		c.acknowledged(200)
+		sender, err := connect(ctx, f.nodes[0], "tcp", "sends-on")
+		must(t, err)
+		receiver, err := connect(ctx, f.nodes[1], "tcp", "waits")
+		must(t, err)
+		must(t, f.set.Postgres.Kill())
+		content := fmt.Sprintf("without-postgres-%d", round)
+		_, err = exchange(ctx, sender, fmt.Sprintf(`{"cmd":3,"id":%q,"data":{"to":"waits","content":%q}}`, content, content))
+		must(t, err) // SEND_ACK goes on
+		time.Sleep(time.Duration(often(3, 10)) * time.Second)
+		must(t, f.set.Postgres.Start())
+		back := time.Now()
+		must(t, awaitContent(ctx, receiver, fmt.Sprintf("%q", content)))
+		t.Logf("delivered %v after the return of PostgreSQL", time.Since(back))
+		_, _ = sender.Close(), receiver.Close()
+		c.acknowledged(200)
+	}
+	c.finish()
+}
+
+// One node is cut off from each service in turn. The others go on, and so does it when it is back.
+func TestClusterNodeCutOff(t *testing.T) {
+	var redis, postgres *services.Proxy
+	var rocketmq *services.RocketMQProxy
+	f := launch(t, 3, func(i int, a *access) {
+		if i != 0 {
+			return
+		}
+		set := sharedServices(t)
+		redis, postgres = services.NewProxy(t, a.redis), services.NewProxy(t, a.postgres)
+		rocketmq = services.NewRocketMQProxy(t, set)
+		*a = access{redis: redis.Addr, postgres: postgres.Addr, rocketmq: rocketmq.Addr}
+	})
+	c := f.employ(patient(t), 8)
+	for round := range often(1, 3) {
+		for name, link := range map[string]interface {
+			Cut()
+			Restore()
+		}{"redis": redis, "postgres": postgres, "rocketmq": rocketmq} {
+			c.acknowledged(100)
+			link.Cut()
+			f.delivered(1, 2, fmt.Sprintf("others-without-%s-%d", name, round))
+			time.Sleep(time.Duration(often(3, 12)) * time.Second)
+			link.Restore()
+			f.delivered(0, 1, fmt.Sprintf("from-it-after-%s-%d", name, round))
+			f.delivered(1, 0, fmt.Sprintf("to-it-after-%s-%d", name, round))
+		}
+	}
+	c.finish()
+}
+
+// The same terminal logs in at two nodes at once, again and again: one session is left, and the other was told.
+func TestClusterOneSessionPerTerminal(t *testing.T) {
+	f := launch(t, 2, nil)
+	ctx := patient(t)
+	for round := range often(100, 1000) {
+		name := fmt.Sprintf("twin-%d", round)
+		var conns [2]*client.Conn
+		var errs [2]error
+		var both sync.WaitGroup
+		for i := range conns {
+			both.Go(func() { conns[i], errs[i] = connect(ctx, f.nodes[i], "tcp", name) })
+		}
+		both.Wait()
+		for i, err := range errs {
+			var r *refusal
+			if err != nil && !errors.As(err, &r) {
+				t.Logf("round %d: login %d: %v", round, i, err) // replaced before it was answered
+			}
+		}
+		replaced := make(chan int, 2)
+		watch, cancel := context.WithCancel(ctx)
+		for i, conn := range conns {
+			if conn == nil {
+				replaced <- i
+				continue
+			}
+			both.Go(func() {
+				if awaitReplaced(watch, conn) {
+					replaced <- i
+				}
+			})
+		}
+		loser := <-replaced
+		if err := heartbeat(ctx, conns[1-loser]); err != nil {
+			t.Fatalf("round %d: the one that is left: %v", round, err)
+		}
+		cancel()
+		both.Wait()
+		if len(replaced) > 0 {
+			t.Fatalf("round %d: both were replaced", round)
+		}
+		for _, conn := range conns {
+			if conn != nil {
+				_ = conn.Close()
+			}
+		}
+	}
+}
+
+// awaitReplaced reports whether the connection is told that a newer login has replaced it, before ctx ends.
+func awaitReplaced(ctx context.Context, c *client.Conn) bool {
+	for {
+		p, err := c.ReceivePacket(ctx)
+		if err != nil {
+			return false
+		}
+		if p.Cmd == codec.ForceLogout {
+			return true
+		}
+	}
+}
+
+func heartbeat(ctx context.Context, c *client.Conn) error {
+	if c == nil {
+		return errors.New("it never was")
+	}
+	_, err := exchange(ctx, c, `{"cmd":1,"id":"beat"}`)
+	return err
+}
+
+// All nodes are restarted, one after the other, as for an update.
+func TestClusterRollingRestart(t *testing.T) {
+	f := launch(t, 3, nil)
+	c := f.employ(patient(t), 8)
+	for range often(1, 5) {
+		for i := range f.nodes {
+			c.acknowledged(200)
+			if code := f.down(i).terminate(); code != 0 {
+				t.Errorf("node %d: exit code %d", i+1, code)
+			}
+			c.acknowledged(100)
+			f.start(i)
+		}
+	}
+	c.finish()
+	if c.worst > 5*time.Second {
+		t.Logf("the longest without a session: %v", c.worst)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// emptied is FLUSHALL.
+func emptied(ctx context.Context, url string) error {
+	o, err := rueidis.ParseURL(url)
+	if err != nil {
+		return err
+	}
+	o.DisableCache = true
+	c, err := rueidis.NewClient(o)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Do(ctx, c.B().Flushall().Build()).Error()
+}
