@@ -88,15 +88,3 @@ func checkCluster(c *Config) error {
 	return fmt.Errorf("cluster.enable: a cluster needs redis, rocketmq and store.postgres; missing: %s", strings.Join(missing, ", "))
 }
 
-// CheckBuilt refuses what this version knows but cannot do yet, so that a configuration never pretends.
-func CheckBuilt(o server.Options) error {
-	for _, s := range services(o) {
-		if s.set {
-			return fmt.Errorf("%s: not built yet (this version is one node with the embedded store; leave the key out)", s.key)
-		}
-	}
-	if o.Cluster.Enable {
-		return errors.New("cluster.enable: not built yet (this version is one node; leave the key out)")
-	}
-	return nil
-}

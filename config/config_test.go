@@ -351,26 +351,6 @@ func TestKubernetesVariables(t *testing.T) {
 	}
 }
 
-func TestCheckBuilt(t *testing.T) {
-	if err := CheckBuilt(load(t, "", nil).Options); err != nil {
-		t.Error(err)
-	}
-	for _, f := range []string{
-		"redis.host=r", "redis.address=a:1", "rocketmq.name-server=a:1", "store.postgres.url=postgres://h/d",
-	} {
-		err := CheckBuilt(load(t, "", nil, f).Options)
-		key, _, _ := strings.Cut(f, "=")
-		if err == nil || !strings.HasPrefix(err.Error(), key+": not built yet") {
-			t.Errorf("%s: %v", f, err)
-		}
-	}
-	o := server.DefaultOptions()
-	o.Cluster.Enable = true
-	if err := CheckBuilt(o); err == nil || !strings.Contains(err.Error(), "cluster.enable: not built yet") {
-		t.Errorf("cluster.enable: %v", err)
-	}
-}
-
 func TestNearest(t *testing.T) {
 	for name, want := range map[string]string{
 		"websocket.prot": "websocket.port", "port": "admin.port", "datadir": "data-dir", "data_dir": "data-dir",

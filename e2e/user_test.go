@@ -28,6 +28,7 @@ type user struct {
 	sent    int
 	waiting []*sending // sent and not acknowledged, in order
 	refused int        // of waiting: answered by UNAVAILABLE since they were last sent
+	pushed  uint64     // the last inbox number that this connection was pushed
 
 	retryAfter time.Duration // what the last UNAVAILABLE asks for
 }
@@ -42,6 +43,7 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 		return err
 	}
 	defer func() { _ = c.Close() }()
+	u.pushed = 0
 	if err := u.sendAgain(ctx, c); err != nil {
 		return err
 	}
@@ -195,9 +197,24 @@ func (u *user) receive(ctx context.Context, c *client.Conn) error {
 			return u.unavailable(string(p.ID), r)
 		}
 		return err
+	case codec.PrivateMessage, codec.GroupMessage:
+		return u.taken(p.Data)
 	case codec.GoAway:
 		return errors.New("going away")
 	}
+	return nil
+}
+
+// taken checks a push: within one connection inbox numbers follow each other.
+func (u *user) taken(data []byte) error {
+	var m struct{ Inbox uint64 }
+	if err := json.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("%w: %s: %w", errPromise, data, err)
+	}
+	if last := u.pushed; last != 0 && m.Inbox != last+1 {
+		return fmt.Errorf("%w: %s was pushed inbox %d after %d", errPromise, u.name, m.Inbox, last)
+	}
+	u.pushed = m.Inbox
 	return nil
 }
 

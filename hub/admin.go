@@ -190,7 +190,10 @@ func (h *Hub) Kick(ctx context.Context, user, terminal, reason string) (closed i
 			closed++
 		}
 	}
-	return closed, fail(err)
+	if err != nil {
+		return closed, unavailable("the other nodes cannot be reached")
+	}
+	return closed, nil
 }
 
 // Revoke refuses tokens issued before (ms; 0 or a later time = now) and closes their sessions; it returns the time that stands.

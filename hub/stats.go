@@ -73,6 +73,13 @@ type Stats struct {
 	ReadOnly          bool
 }
 
+// LogLag is how many bodies each of this node's partitions is behind; nil without a log of offsets.
+func (h *Hub) LogLag() map[int]int64 { return h.log.Lag() }
+
+// LogState and ClusterState are nil when the log and the other nodes can be reached.
+func (h *Hub) LogState() error     { return h.log.State() }
+func (h *Hub) ClusterState() error { return h.cluster.State() }
+
 // Stats takes a snapshot. Safe for concurrent use.
 func (h *Hub) Stats() Stats {
 	kinds := [...]string{"ephemeral", "private", "group", "system", "recall"}

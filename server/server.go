@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
+	"github.com/meshtalk/meshtalk/cluster/redis"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/engine"
 	"github.com/meshtalk/meshtalk/hub"
+	"github.com/meshtalk/meshtalk/mq/rocketmq"
 	"github.com/meshtalk/meshtalk/session"
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -33,7 +35,16 @@ type Server struct {
 	jwt      *auth.JWT          // nil with Hooks.Authenticator
 	stopKeys context.CancelFunc // ends the refresh of a JWKS
 
-	store    store.Store
+	// The services that the options name; nil = none.
+	redis  *redis.Cluster
+	mq     *rocketmq.Client
+	events *rocketmq.Events
+	pushes *rocketmq.Pushes
+
+	store      store.Store
+	partitions *partitions
+	wired      atomic.Bool // hub, sessions and engine are there
+
 	hub      *hub.Hub
 	sessions *session.Manager
 	engine   *engine.Engine
@@ -90,14 +101,14 @@ func (s *Server) Start(ctx context.Context) (err error) {
 			s.abort()
 		}
 	}()
-	if err = s.openStore(); err != nil {
+	if err = s.openStore(ctx); err != nil {
 		return err
 	}
 	authenticator, err := s.openAuth(ctx)
 	if err != nil {
 		return err
 	}
-	if err = s.wire(authenticator); err != nil {
+	if err = s.wire(ctx, authenticator); err != nil {
 		return err
 	}
 	s.run()

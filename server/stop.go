@@ -42,6 +42,9 @@ func (s *Server) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopHub, s.hubDone = cancel, make(chan error, 1)
 	go func() { s.hubDone <- s.hub.Run(ctx) }()
+	if s.pushes != nil {
+		s.wg.Go(func() { s.runPushes(ctx) })
+	}
 	s.quit = make(chan struct{})
 	s.every(expireInterval, s.expire)
 	s.every(trimInterval, (&trimmer{}).look)
@@ -120,6 +123,15 @@ func (s *Server) close(ctx context.Context) error {
 		close(s.quit)
 	}
 	err := s.waitForWork(ctx)
+	if s.hubDone == nil && s.redis != nil {
+		s.redis.Close() // it was never run
+	}
+	if s.events != nil {
+		s.events.Close()
+	}
+	if s.mq != nil {
+		err = errors.Join(err, s.mq.Close())
+	}
 	if s.store != nil {
 		if e := s.store.Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("close the store: %w", e))

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -10,53 +11,80 @@ import (
 
 	"github.com/meshtalk/meshtalk/auth"
 	"github.com/meshtalk/meshtalk/cluster"
-	clusterlocal "github.com/meshtalk/meshtalk/cluster/local"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/engine"
 	"github.com/meshtalk/meshtalk/hub"
-	mqlocal "github.com/meshtalk/meshtalk/mq/local"
 	"github.com/meshtalk/meshtalk/session"
 	"github.com/meshtalk/meshtalk/store/pebble"
+	"github.com/meshtalk/meshtalk/store/postgres"
 )
 
 // maxWaiting is how many accepted messages may wait for the committer: some seconds of its work, about 100 MB at most.
 const maxWaiting = 1 << 18
 
 // openStore opens the store of the options.
-func (s *Server) openStore() (err error) {
+func (s *Server) openStore(ctx context.Context) (err error) {
 	if err = os.MkdirAll(s.o.DataDir, 0o700); err != nil {
 		return fmt.Errorf("data-dir: %w", err)
 	}
-	s.store, err = pebble.Open(pebble.Options{
-		Dir:           s.o.DataDir,
-		Retention:     time.Duration(s.o.Message.RetentionDays) * 24 * time.Hour,
-		DedupeWindow:  s.o.Message.DedupeWindow,
-		InboxLimit:    s.o.Group.InboxLimit,
-		Logf:          s.logf("store"),
-		AckBeforeSync: s.o.AckBeforeSync,
-		CacheBytes:    s.o.StoreCacheBytes,
-	})
-	if err != nil {
-		return fmt.Errorf("data-dir: %w", err)
+	retention := time.Duration(s.o.Message.RetentionDays) * 24 * time.Hour
+	events := s.o.RocketMQ.NameServer != ""
+	switch {
+	case s.o.Postgres.URL != "":
+		s.store, err = postgres.Open(ctx, postgres.Options{
+			URL: s.o.Postgres.URL, Retention: retention, DedupeWindow: s.o.Message.DedupeWindow,
+			InboxLimit: s.o.Group.InboxLimit, Outbox: events, PartitionOf: s.partitionOf(), Logf: s.logf("store"),
+		})
+		if err != nil {
+			return fmt.Errorf("store.postgres.url: %w", err)
+		}
+	default:
+		s.store, err = pebble.Open(pebble.Options{
+			Dir: s.o.DataDir, Retention: retention, DedupeWindow: s.o.Message.DedupeWindow,
+			InboxLimit: s.o.Group.InboxLimit, Outbox: events, Logf: s.logf("store"),
+			AckBeforeSync: s.o.AckBeforeSync, CacheBytes: s.o.StoreCacheBytes,
+		})
+		if err != nil {
+			return fmt.Errorf("data-dir: %w", err)
+		}
 	}
 	return nil
 }
 
 // wire makes the parts and connects them: engine → session → hub → mq → store, and back through interfaces.
-func (s *Server) wire(a auth.Authenticator) (err error) {
-	self := cluster.Node{ID: s.o.Cluster.NodeID, Incarnation: incarnation(), Since: time.Now().UnixMilli()}
-	if self.ID == "" {
-		if self.ID, err = os.Hostname(); err != nil {
-			return fmt.Errorf("cluster.node-id: %w (set it)", err)
-		}
+func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
+	c, err := s.openCluster(ctx)
+	if err != nil {
+		return err
 	}
-	s.hub = hub.New(hub.Options{
-		Store: s.store, Log: mqlocal.New(maxWaiting), Cluster: clusterlocal.New(self, s.load),
+	self, alone := c.Self(), c.Alone()
+	s.partitions = newPartitions(self.ID, s.partitionCount(), alone, s.store)
+	log, err := s.openLog(ctx)
+	if err != nil {
+		return err
+	}
+	hooks, reorder := s.o.Hooks, time.Duration(0)
+	if s.events != nil {
+		hooks = s.sessionEvents(hooks)
+	}
+	if !alone {
+		reorder = reorderWait
+	}
+	overlap := 0
+	if log.Durable() {
+		overlap = s.partitionCount()
+	}
+	ho := hub.Options{
+		Store: s.store, Log: log, Cluster: c, Overlap: overlap, Partitions: s.partitions, NodesChanged: s.partitions.nodesChanged,
 		LoopOf: session.LoopOf, MaxMembers: s.o.Group.MaxMembers,
 		AfterCommit: s.o.Hooks.AfterCommit, Logf: s.logf("hub"),
-	})
+	}
+	if s.events != nil {
+		ho.Events = s.events
+	}
+	s.hub = hub.New(ho)
 	s.sessions = session.New(session.Options{
-		Hub: s.hub, Auth: a, Hooks: s.o.Hooks,
+		Hub: s.hub, Auth: a, Hooks: hooks, Reorder: reorder,
 		HeartbeatInterval: s.o.HeartbeatInterval, HeartbeatTimeout: s.o.HeartbeatTimeout,
 		LoginTimeout: s.o.LoginTimeout, RecallWindow: s.o.Message.RecallWindow,
 		HistoryEnable: s.o.Message.HistoryEnable,
@@ -81,13 +109,25 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 		return fmt.Errorf("performance.worker-threads: %w", err)
 	}
 	s.hub.Connect(s.sessions.Connect(s.engine.Loops()))
+	s.wired.Store(true)
 	return nil
 }
 
+// reorderWait is how long an entry waits for its predecessor from another node: about the 99th percentile of a wake-up's way.
+const reorderWait = 5 * time.Millisecond
+
 // load is what this node says of itself to the others and to GET /v1/nodes.
 func (s *Server) load() cluster.Load {
+	if !s.wired.Load() { // the first lease is taken before there is anything to say
+		return cluster.Load{}
+	}
 	e, m := s.engine.Stats(), s.sessions.Stats()
-	return cluster.Load{Connections: e.Connections[0] + e.Connections[1], Sessions: m.Sessions}
+	load := cluster.Load{Connections: e.Connections[0] + e.Connections[1], Sessions: m.Sessions}
+	if s.mq != nil && s.o.Postgres.URL != "" {
+		load.Queues, _ = s.partitions.Owned()
+		load.Lag = s.hub.LogLag()
+	}
+	return load
 }
 
 // incarnation tells this start of the node from every other.

@@ -27,6 +27,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Open) {
 		{"WakeOrder", testWakeOrder},
 		{"Signals", testSignals},
 		{"OtherCalls", testOtherCalls},
+		{"SignalsForAll", testSignalsForAll},
+		{"Ask", testAsk},
 		{"NewerLoginElsewhere", testNewerLoginElsewhere},
 		{"NewerLoginHere", testNewerLoginHere},
 		{"Routes", testRoutes},

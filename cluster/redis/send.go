@@ -150,13 +150,20 @@ func (c *Cluster) Send(signals []cluster.Signal) {
 	bytes := 0
 	for i := range signals {
 		bytes += len(signals[i].Packet)
+		if m := signals[i].Broadcast; m != nil {
+			bytes += len(m.Content)
+		}
 	}
 	c.out.put(len(signals), bytes, func(items []item) []item {
 		for i := range signals {
-			s := &signals[i]
-			if s.State != nil {
+			switch s := &signals[i]; {
+			case s.Broadcast != nil:
+				items = append(items, item{kind: kindBroadcast, to: everyone, message: s.Broadcast})
+			case s.Group != "":
+				items = append(items, item{kind: kindGroupSignal, to: everyone, group: s.Group, user: s.Except, packet: s.Packet})
+			case s.State != nil:
 				items = append(items, item{kind: kindState, to: everyone, user: s.User, state: s.State})
-			} else {
+			default:
 				items = append(items, item{kind: kindSignal, user: s.User, packet: s.Packet})
 			}
 		}
@@ -382,6 +389,12 @@ func (i *item) append(e *encoder) bool {
 		return true
 	case kindSignal:
 		e.signal(i.user, i.packet)
+	case kindGroupSignal:
+		e.groupSignal(i.group, i.user, i.packet)
+	case kindBroadcast:
+		e.broadcast(i.message)
+	case kindAsk, kindTold:
+		e.question(i.kind, i.other.(question))
 	case kindState:
 		e.state(i.user, i.state)
 	case kindMembers:
