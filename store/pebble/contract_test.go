@@ -31,13 +31,18 @@ func TestContractSmall(t *testing.T) { t.Parallel(); contract(t, 600) }
 func contract(t *testing.T, small int64) {
 	storetest.Run(t, func(t *testing.T) storetest.Backend {
 		dir := t.TempDir()
-		open := func(dir string) store.Store {
+		open := func(dir string, outbox bool) store.Store {
 			o := testOptions(t, dir)
+			o.Outbox = outbox
 			if small > 0 {
 				o.tailBytes, o.HeadBytes, o.GroupBytes, o.FilterBytes = small, 1, 1, 1
 			}
 			return openTest(t, o)
 		}
-		return storetest.Backend{Open: func() store.Store { return open(dir) }, OpenCopy: open}
+		return storetest.Backend{
+			Open:       func() store.Store { return open(dir, false) },
+			OpenCopy:   func(dir string) store.Store { return open(dir, false) },
+			OpenOutbox: func() store.Store { return open(dir, true) },
+		}
 	})
 }

@@ -55,6 +55,8 @@ type generation struct {
 	heads         heads
 	groups        groups
 	names         names
+	outbox        *outbox // nil if there is none
+	droppedOutbox bool    // an earlier run had one; static
 }
 
 // readOnly wraps the reason why nothing can be kept.
@@ -114,8 +116,8 @@ func maxOpenFiles() int {
 	return int(min(max(limit.Cur/8, least), most))
 }
 
-// openGeneration opens the database, the first time or again.
-func (s *Store) openGeneration() (*generation, error) {
+// openGeneration opens the database, the first time or again. fresh: the directory is no store yet and becomes one.
+func (s *Store) openGeneration(fresh bool) (*generation, error) {
 	g := &generation{s: s}
 	g.room.L = &s.commitMu
 	compactions := newScheduler()
@@ -164,6 +166,18 @@ func (s *Store) openGeneration() (*generation, error) {
 	if err != nil {
 		_ = g.close()
 		return nil, fmt.Errorf("store: open %s: %w", s.opts.Dir, err)
+	}
+	if fresh {
+		if err = g.refuseForeign(); err == nil {
+			err = writeIdentity(s.opts.fs, s.opts.Dir, s.identity)
+		}
+	}
+	if err == nil {
+		err = g.loadOutbox()
+	}
+	if err != nil {
+		_ = g.close()
+		return nil, err
 	}
 	return g, nil
 }
@@ -403,7 +417,7 @@ func (s *Store) reopen(failed *generation) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		if s.space.check() == nil && (failed.closed || s.probe() == nil) {
 			s.giveUp(failed)
-			g, err := s.openGeneration()
+			g, err := s.openGeneration(false)
 			if err == nil {
 				s.gen.Store(g)
 				s.opts.Logf("store: %s is open again", s.opts.Dir)

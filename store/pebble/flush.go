@@ -110,7 +110,7 @@ func (g *generation) writeTail(t *tail) (err error) {
 		}
 	}
 	b := g.db.NewBatch()
-	_ = b.DeleteRange(commitKey(0), commitKey(t.last+1), nil)
+	g.forget(b, t.last)
 	_ = b.Set([]byte(rowSerial), uvarintBytes(t.last), nil)
 	if err := g.apply(b, pebble.NoSync); err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 //	q user 0 terminal 0 group  position in a large group
 //	r user 0 conv            read position
 //	s user                   last seen (ms)
+//	e, o, O                  the outbox                                  outbox.go
 //	v user                   tokens before it are revoked (ms)
 //	! name                   the store's own: ids, first live buckets, newest commit in tables
 const (
@@ -44,6 +45,11 @@ const (
 	kRead     = 'r'
 	kSeen     = 's'
 	kRevoked  = 'v'
+	kNote     = 'e'
+	kDone     = 'o'
+	kPart     = 'O'
+
+	kDelivered = 'D' // a position that is never a row: only its note is written
 )
 
 // The store's own rows.

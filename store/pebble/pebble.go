@@ -32,6 +32,8 @@ type Options struct {
 	DedupeWindow time.Duration // default 168 h
 	InboxLimit   int           // members above which a group is large; default 500
 	Logf         func(format string, args ...any)
+	// Outbox keeps events for business services, see store.Store.Outbox. Without it nothing is kept; what an earlier run left is dropped.
+	Outbox bool
 	// AckBeforeSync breaks the promise on purpose: Wait returns before the sync. For the test that must catch it.
 	AckBeforeSync bool
 
@@ -164,18 +166,9 @@ func open(o Options) (_ *Store, err error) {
 	}
 	s.space = newSpace(o.fs, o.Dir, s.sizes.reserve)
 	s.positions.init()
-	g, err := s.openGeneration()
+	g, err := s.openGeneration(!found)
 	if err != nil {
 		return nil, err
-	}
-	if !found {
-		if err = g.refuseForeign(); err == nil {
-			err = writeIdentity(o.fs, o.Dir, id)
-		}
-		if err != nil {
-			_ = g.close()
-			return nil, err
-		}
 	}
 	s.filter = newRepeatFilter(o.FilterBytes)
 	s.gen.Store(g)
@@ -188,6 +181,9 @@ func open(o Options) (_ *Store, err error) {
 	go s.flushTails()
 	go s.flushPositions()
 	open.Store(true)
+	if g.droppedOutbox {
+		o.Logf("store: there is no outbox any more: what it still held is not published")
+	}
 	return s, nil
 }
 

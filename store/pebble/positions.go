@@ -184,7 +184,13 @@ func (g *generation) writePositionRows(rows []positionRow) error {
 		_ = b.Close()
 		return err
 	}
-	return g.apply(b, pebble.Sync)
+	if err := g.apply(b, pebble.Sync); err != nil {
+		return err
+	}
+	if g.outbox != nil {
+		g.outbox.noted.Store(g.outbox.given)
+	}
+	return nil
 }
 
 func (g *generation) addPositionRows(b *pebble.Batch, rows []positionRow) error {
@@ -199,6 +205,10 @@ func (g *generation) addPositionRows(b *pebble.Batch, rows []positionRow) error 
 	var key, value []byte
 	for _, r := range rows {
 		key = append(key[:0], r.key...)
+		if key[0] == kDelivered {
+			g.note(b, store.EventDelivered, key, r.at)
+			continue
+		}
 		if it.SeekGE(key) && bytes.Equal(it.Key(), key) {
 			row, err := it.ValueAndErr()
 			if err != nil {
@@ -217,6 +227,9 @@ func (g *generation) addPositionRows(b *pebble.Batch, rows []positionRow) error 
 		}
 		value = binary.AppendUvarint(value[:0], r.at)
 		_ = b.Set(key, value, nil)
+		if key[0] == kRead && g.outbox != nil {
+			g.note(b, store.EventRead, key, r.at)
+		}
 	}
 	return nil
 }

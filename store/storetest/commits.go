@@ -349,6 +349,8 @@ func testClosed(t *testing.T, be Backend) {
 	_, errs["AttachGroup"] = b.AttachGroup(ctx, "ann", "web", "team")
 	errs["AckGroup"] = b.AckGroup("ann", "web", "team", 1)
 	_, errs["Offset"] = b.Offset(ctx, 0)
+	_, errs["Outbox"] = b.Outbox(ctx, 0, 10)
+	errs["Published"] = b.Published(ctx, 0, []uint64{1})
 	errs["Checkpoint"] = b.Checkpoint(ctx, t.TempDir()+"/copy")
 	for name, err := range errs {
 		if !errors.Is(err, store.ErrClosed) {

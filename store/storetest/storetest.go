@@ -19,10 +19,11 @@ const (
 )
 
 // Backend is one empty store for one test. Open opens it, and again after Close; it fails the test if it cannot. OpenCopy opens a
-// directory that Checkpoint wrote; nil if the backend has no checkpoints.
+// directory that Checkpoint wrote; nil if the backend has no checkpoints. OpenOutbox is Open with an outbox.
 type Backend struct {
-	Open     func() store.Store
-	OpenCopy func(dir string) store.Store
+	Open       func() store.Store
+	OpenCopy   func(dir string) store.Store
+	OpenOutbox func() store.Store
 	// Offsets: commits move the offset of their partition; an embedded store has none.
 	Offsets bool
 }
@@ -73,6 +74,20 @@ func Run(t *testing.T, New func(t *testing.T) Backend) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they wait for syncs most of the time
+			test(t, New(t))
+		})
+	}
+	for name, test := range map[string]func(*testing.T, Backend){
+		"outbox":           testOutbox,
+		"outbox recall":    testOutboxRecall,
+		"outbox positions": testOutboxPositions,
+		"outbox expire":    testOutboxExpire,
+		"outbox bytes":     testOutboxBytes,
+		"outbox publisher": testOutboxPublisher,
+		"no outbox":        testNoOutbox,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			test(t, New(t))
 		})
 	}
