@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -87,4 +86,3 @@ func checkCluster(c *Config) error {
 	}
 	return fmt.Errorf("cluster.enable: a cluster needs redis, rocketmq and store.postgres; missing: %s", strings.Join(missing, ", "))
 }
-

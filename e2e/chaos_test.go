@@ -42,13 +42,13 @@ func TestClusterPausedOwner(t *testing.T) {
 		c.acknowledged(200)
 		i := rand.IntN(3)
 		p := f.down(i)
-		signal(t, p, syscall.SIGSTOP)
+		kick(t, p, syscall.SIGSTOP)
 		began := time.Now()
 		c.leave(p) // as clients do that get no answer
 		c.acknowledged(500)
 		const pause = 20 * time.Second // twice a lease
 		time.Sleep(time.Until(began.Add(pause)))
-		signal(t, p, syscall.SIGCONT)
+		kick(t, p, syscall.SIGCONT)
 		f.mu.Lock()
 		f.nodes[i] = p
 		f.mu.Unlock()
@@ -57,7 +57,7 @@ func TestClusterPausedOwner(t *testing.T) {
 	c.finish()
 }
 
-func signal(t *testing.T, p *process, s syscall.Signal) {
+func kick(t *testing.T, p *process, s syscall.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		t.Fatal(err)

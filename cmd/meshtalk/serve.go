@@ -33,9 +33,6 @@ func newServe(e environment) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := config.CheckBuilt(c.Options); err != nil {
-			return usage("%w", err)
-		}
 		return serve(s, c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	return cmd
@@ -103,9 +100,6 @@ func stop(srv stopper, timeout time.Duration, signals <-chan os.Signal) error {
 func reload(s *settings, started *config.Config, srv *server.Server) {
 	log := started.Options.Logger
 	c, err := s.load()
-	if err == nil {
-		err = config.CheckBuilt(c.Options)
-	}
 	if err != nil {
 		log.Error("SIGHUP: the configuration stays as it was", "error", oneLine(err.Error()))
 		return
