@@ -22,8 +22,10 @@ var mayImport = map[string][]string{
 	"mq/local":  {"mq"},
 	"mq/mqtest": {"mq"},
 
-	"cluster":       {"codec"},
-	"cluster/local": {"cluster", "codec"},
+	"cluster":             {"codec"},
+	"cluster/local":       {"cluster", "codec"},
+	"cluster/redis":       {"cluster", "codec"},
+	"cluster/clustertest": {"cluster", "codec"},
 
 	"engine":  {"codec"},
 	"hub":     {"codec", "store", "mq", "cluster"},
