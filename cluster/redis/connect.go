@@ -50,21 +50,14 @@ func connect(ctx context.Context, o *Options) (rueidis.Client, mode, error) {
 
 // seen is what a server says of itself.
 type seen struct {
-	mode     mode
-	version  string
-	master   string // of a Sentinel: what it watches
-	password string // what it takes: a Sentinel often has none of its own
+	mode    mode
+	version string
+	master  string // of a Sentinel: what it watches
 }
 
 // probe asks the server at an address what it is.
 func probe(ctx context.Context, o *Options, address string) (s seen, err error) {
-	s.password = o.Password
-	client, err := rueidis.NewClient(clientOption(o, s.password, address))
-	if err != nil && s.password != "" && strings.Contains(err.Error(), "without any password configured") {
-		client.Close()
-		s.password = ""
-		client, err = rueidis.NewClient(clientOption(o, "", address))
-	}
+	client, err := rueidis.NewClient(clientOption(o, address))
 	if err != nil {
 		if client != nil {
 			client.Close()
@@ -85,9 +78,6 @@ func probe(ctx context.Context, o *Options, address string) (s seen, err error) 
 		return s, fmt.Errorf("Redis %s is too old, a Redis Cluster needs %d.0 (sharded Pub/Sub)", s.version, oldestCluster)
 	case s.mode == watched:
 		s.master, err = masterOf(ctx, client, o.Master)
-	}
-	if s.password == "" && o.Password != "" && s.mode != watched {
-		return s, errors.New("a password is set here, but the server has none")
 	}
 	return s, err
 }
@@ -120,7 +110,7 @@ func masterOf(ctx context.Context, client rueidis.Client, name string) (string, 
 
 // open opens the client that works.
 func open(o *Options, address string, s seen) (client rueidis.Client, err error) {
-	option := clientOption(o, o.Password, address)
+	option := clientOption(o, address)
 	switch s.mode {
 	case single:
 		if len(o.Addresses) > 1 {
@@ -139,7 +129,7 @@ func open(o *Options, address string, s seen) (client rueidis.Client, err error)
 		option.InitAddress = o.Addresses
 		option.SelectDB = o.DB
 		option.Sentinel = rueidis.SentinelOption{
-			MasterSet: s.master, Password: s.password, Dialer: option.Dialer, TopologyRefreshInterval: 5 * time.Second,
+			MasterSet: s.master, Password: o.Password, Dialer: option.Dialer, TopologyRefreshInterval: 5 * time.Second,
 		}
 	default:
 		return nil, fmt.Errorf("redis_mode %q is not known", s.mode)
@@ -152,11 +142,11 @@ func open(o *Options, address string, s seen) (client rueidis.Client, err error)
 
 // clientOption is what all clients have in common. Retries are our own: nearly nothing may be done twice. A server that
 // is silent for a second is pinged, and given up three seconds later.
-func clientOption(o *Options, password, address string) rueidis.ClientOption {
+func clientOption(o *Options, address string) rueidis.ClientOption {
 	return rueidis.ClientOption{
 		InitAddress:         []string{address},
 		ForceSingleClient:   true,
-		Password:            password,
+		Password:            o.Password,
 		ClientName:          "meshtalk",
 		DisableCache:        true,
 		DisableRetry:        true,
@@ -186,8 +176,6 @@ func plain(err error) error {
 		return errors.New("the password is wrong")
 	case strings.Contains(text, "NOAUTH"):
 		return errors.New("the server wants a password")
-	case strings.Contains(text, "without any password configured"):
-		return errors.New("a password is set here, but the server has none")
 	case strings.Contains(text, "DB index is out of range"):
 		return errors.New("the server has no database of that number")
 	}

@@ -33,7 +33,7 @@ type Options struct {
 	// Addresses are host:port of a single Redis, of some servers of a Redis Cluster, or of Sentinels: which it is, is asked from the
 	// first that answers.
 	Addresses []string
-	Password  string // of the servers, and of Sentinels that have one
+	Password  string // of the servers, and of Sentinels that have one; who has none takes any
 	DB        int    // not with a Redis Cluster
 	Master    string // what a Sentinel calls the Redis; "" = the only one that it watches
 	Prefix    string // of keys and channels; "" = "meshtalk:"
@@ -249,6 +249,8 @@ func (c *Cluster) Routes(ctx context.Context, users []string) (routes []cluster.
 	for _, s := range strange { // Node is the incarnation
 		if n, ok := t.node(s.Node); ok {
 			routes = append(routes, cluster.Route{User: s.User, Terminal: s.Terminal, Node: n.ID})
+		} else {
+			c.leftoversOf(s.User, []string{s.Node})
 		}
 	}
 	return routes, nil

@@ -17,11 +17,9 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/cluster/clustertest"
 )
-
 
 // server is a redis-server process of a test.
 type server struct {
