@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"sort"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -36,10 +36,15 @@ func (s *sink) next(b *testing.B, sender *Cluster) int {
 
 // twoNodes are a sender, and a receiver with users.
 func twoNodes(b *testing.B, users int) (from *clustertest.Node, to *sink, names []string) {
+	to = &sink{woken: make(chan int, 1<<16)}
+	from, names = nodesOf(b, users, to)
+	return from, to, names
+}
+
+func nodesOf(b *testing.B, users int, to cluster.Receiver) (from *clustertest.Node, names []string) {
 	s := startServer(b)
 	tc := newCluster(s.address())
 	from = clustertest.Start(b, tc.open(b, "a"))
-	to = &sink{woken: make(chan int, 1<<16)}
 	c := tc.open(b, "b").(*Cluster)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -55,7 +60,7 @@ func twoNodes(b *testing.B, users int) (from *clustertest.Node, to *sink, names 
 			b.Fatal(err)
 		}
 	}
-	return from, to, names
+	return from, names
 }
 
 func cpu() time.Duration {
@@ -107,6 +112,67 @@ func BenchmarkWakes(b *testing.B) {
 	}
 }
 
+// stamped is a Receiver that takes the time from Message.TS (µs) to Woken.
+type stamped struct {
+	clustertest.Recorder
+	took chan int64
+}
+
+func (s *stamped) Woken(wakes []cluster.Wake) {
+	now := time.Now().UnixMicro()
+	for i := range wakes {
+		s.took <- now - wakes[i].Message.TS
+	}
+}
+
+// BenchmarkPaced sends private messages between many users at a steady rate, one Wake a message, as from small commits.
+func BenchmarkPaced(b *testing.B) {
+	for _, rate := range []int{500, 2000, 15_000} {
+		b.Run(fmt.Sprintf("%d a second", rate), func(b *testing.B) {
+			to := &stamped{took: make(chan int64, 1<<16)}
+			from, users := nodesOf(b, 1000, to)
+			c := of(from)
+			before, began := c.Stats(), cpu()
+			took := make([]int64, 0, b.N)
+			collected := make(chan bool)
+			b.ResetTimer()
+			go func() {
+				defer close(collected)
+				for range b.N {
+					select {
+					case t := <-to.took:
+						took = append(took, t)
+					case <-time.After(20 * time.Second):
+						return
+					}
+				}
+			}()
+			for sent := 0; sent < b.N; sent++ {
+				if ahead := time.Duration(sent)*time.Second/time.Duration(rate) - b.Elapsed(); ahead > 200*time.Microsecond {
+					time.Sleep(ahead)
+				}
+				m := &codec.ConvMessage{
+					Cmd: codec.PrivateMessage, Conv: "p:alice:user", Seq: uint64(sent), From: "alice", To: users[sent%len(users)],
+					TS: time.Now().UnixMicro(), Content: make([]byte, 128), ID: "c-17",
+				}
+				c.Wake([]cluster.Wake{{User: fmt.Sprintf("here%d", sent%1000), Inbox: 1, Message: m}, {User: m.To, Inbox: 2, Message: m}})
+			}
+			<-collected
+			b.StopTimer()
+			if len(took) != b.N {
+				b.Fatalf("%d of %d wakes arrived; the sender has %+v", len(took), b.N, c.Stats())
+			}
+			after, n := c.Stats(), float64(b.N)
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2]), "µs-p50")
+			b.ReportMetric(float64(took[len(took)*99/100]), "µs-p99")
+			b.ReportMetric(float64(after.Commands-before.Commands)/n, "commands/message")
+			b.ReportMetric(float64((cpu()-began).Microseconds())/n, "µs-cpu/message")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 // BenchmarkHop is the time from Wake to Woken of a single message: a look-up and a Pub/Sub hop.
 func BenchmarkHop(b *testing.B) {
 	from, to, users := twoNodes(b, 1)
@@ -118,7 +184,7 @@ func BenchmarkHop(b *testing.B) {
 		to.next(b, of(from))
 		took = append(took, float64(time.Since(began).Microseconds()))
 	}
-	sort.Float64s(took)
+	slices.Sort(took)
 	b.ReportMetric(took[len(took)/2], "µs-p50")
 	b.ReportMetric(took[len(took)*99/100], "µs-p99")
 	b.ReportMetric(0, "ns/op")

@@ -19,6 +19,8 @@ const (
 	// sendChunk is how many items are looked up and published as one pipeline, payloadBytes at which size a payload is closed.
 	sendChunk    = 1024
 	payloadBytes = 256 << 10
+	// sendGap is the shortest time from one pipeline to the next: what comes meanwhile goes together. An idle node sends at once.
+	sendGap = time.Millisecond
 	// sendCall bounds one pipeline.
 	sendCall = time.Second
 	// lostEvery is the shortest time between two notices of a loss: each makes every node look at all its users.
@@ -115,10 +117,10 @@ func (o *out) take(tellLoss bool) (items []item, lost bool) {
 	return items, lost
 }
 
-func (o *out) idle() bool {
+func (o *out) len() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.items) == 0
+	return len(o.items)
 }
 
 func (o *out) notice(kind byte) { o.put(item{kind: kind, to: everyone}) }
@@ -198,12 +200,15 @@ func (p *parcel) add(to string, i int) {
 // flush has time.
 func (c *Cluster) address(ctx, flush context.Context, parcels chan<- *parcel) {
 	defer close(parcels)
-	var told time.Time
+	var told, sent time.Time
 	retell := time.NewTimer(0)
 	defer retell.Stop()
-	for ctx.Err() == nil || flush.Err() == nil && !c.out.idle() {
+	for ctx.Err() == nil || flush.Err() == nil && c.out.len() > 0 {
 		if !c.gate.wait(flush) {
 			return
+		}
+		if gap := sendGap - time.Since(sent); gap > 0 && c.out.len() < sendChunk {
+			time.Sleep(gap)
 		}
 		p := &parcel{to: map[string][]int32{}}
 		p.items, p.lost = c.out.take(time.Since(told) >= lostEvery)
@@ -212,6 +217,7 @@ func (c *Cluster) address(ctx, flush context.Context, parcels chan<- *parcel) {
 			retell.Reset(lostEvery) // another loss may wait for it
 		}
 		if len(p.items) > 0 || p.lost {
+			sent = time.Now()
 			c.find(flush, p)
 			parcels <- p
 			continue

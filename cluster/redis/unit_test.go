@@ -177,7 +177,7 @@ func TestOutIsBounded(t *testing.T) {
 	if n := len(o.items); n > outItems || n < outItems-sendChunk {
 		t.Errorf("%d items wait when the first are dropped", n)
 	}
-	for !o.idle() {
+	for o.len() > 0 {
 		if _, lost := o.take(false); lost {
 			t.Error("the loss is told when nobody asks")
 		}
