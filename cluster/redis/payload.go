@@ -33,6 +33,11 @@ const (
 	kindHello      byte = 11 // the sender has come (back): read the table of nodes
 	kindBye        byte = 12 // the sender leaves as planned; alone in its payload, whose number does not count
 	kindLost       byte = 13 // the sender has lost payloads or wakes and cannot tell whose
+
+	kindGroupSignal byte = 14 // group, except: a signal that carries the packet before it to a large group
+	kindBroadcast   byte = 15 // for every session: the message before it
+	kindAsk         byte = 16 // number, question
+	kindTold        byte = 17 // number of the question, answer
 )
 
 // order is what cluster.Cluster.Order carries.
@@ -105,6 +110,33 @@ func (e *encoder) convMessage(m *codec.ConvMessage) {
 
 // signal appends a signal that carries a packet.
 func (e *encoder) signal(user string, packet []byte) {
+	e.carry(packet)
+	e.body = appendText(e.body[:0], user)
+	e.record(kindSignal)
+}
+
+// groupSignal appends a signal to a large group.
+func (e *encoder) groupSignal(group, except string, packet []byte) {
+	e.carry(packet)
+	e.body = appendText(appendText(e.body[:0], group), except)
+	e.record(kindGroupSignal)
+}
+
+// broadcast appends a message for every session.
+func (e *encoder) broadcast(m *codec.ConvMessage) {
+	e.convMessage(m)
+	e.body = e.body[:0]
+	e.record(kindBroadcast)
+}
+
+// question appends a question or its answer.
+func (e *encoder) question(kind byte, q question) {
+	e.body = appendText(binary.AppendUvarint(e.body[:0], q.number), q.text)
+	e.record(kind)
+}
+
+// carry appends a packet unless it is the last one still.
+func (e *encoder) carry(packet []byte) {
 	if len(packet) == 0 || &packet[0] != e.packet {
 		e.body = append(e.body[:0], packet...)
 		e.record(kindPacket)
@@ -112,8 +144,6 @@ func (e *encoder) signal(user string, packet []byte) {
 			e.packet = &packet[0]
 		}
 	}
-	e.body = appendText(e.body[:0], user)
-	e.record(kindSignal)
 }
 
 func (e *encoder) state(user string, s *codec.PresenceState) {

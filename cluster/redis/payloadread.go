@@ -17,6 +17,8 @@ type payload struct {
 	answers    []cluster.Answer
 	orders     []order
 	superseded []superseded
+	asked      []question
+	told       []question
 
 	hello, bye, lost bool
 }
@@ -72,6 +74,17 @@ func readPayload(text string) (payload, error) {
 			p.orders = append(p.orders, body.order())
 		case kindSuperseded:
 			p.superseded = append(p.superseded, superseded{user: body.text(), terminal: body.text(), ref: body.uint()})
+		case kindGroupSignal:
+			p.signals = append(p.signals, cluster.Signal{Group: body.text(), Except: body.text(), Packet: current.packet})
+		case kindBroadcast:
+			if current.message == nil {
+				body.fail()
+			}
+			p.signals = append(p.signals, cluster.Signal{Broadcast: current.message})
+		case kindAsk:
+			p.asked = append(p.asked, question{number: body.uint(), text: body.bytes()})
+		case kindTold:
+			p.told = append(p.told, question{number: body.uint(), text: body.bytes()})
 		case kindHello:
 			p.hello = true
 		case kindBye:

@@ -180,7 +180,7 @@ func (c *Cluster) deliver(ctx context.Context, r cluster.Receiver) {
 		var again bool
 		events, again = c.in.take(events[:0], time.Since(synced) >= resyncEvery)
 		for i := range events {
-			c.hand(r, &events[i])
+			c.hand(ctx, r, &events[i])
 		}
 		if again {
 			c.stats.resyncs.Add(1)
@@ -209,18 +209,18 @@ func (c *Cluster) deliver(ctx context.Context, r cluster.Receiver) {
 }
 
 // hand hands one event over.
-func (c *Cluster) hand(r cluster.Receiver, e *event) {
+func (c *Cluster) hand(ctx context.Context, r cluster.Receiver, e *event) {
 	switch {
 	case e.nodes != nil:
 		r.NodesChanged(e.nodes)
 	case e.superseded != nil:
 		r.Superseded(e.superseded.user, e.superseded.terminal, e.superseded.ref)
 	default:
-		c.handPayload(r, e)
+		c.handPayload(ctx, r, e)
 	}
 }
 
-func (c *Cluster) handPayload(r cluster.Receiver, e *event) {
+func (c *Cluster) handPayload(ctx context.Context, r cluster.Receiver, e *event) {
 	head, _, err := readHead(e.payload)
 	if err == nil && head.sender == c.self.Incarnation {
 		return // what is for everyone comes back
@@ -271,6 +271,12 @@ func (c *Cluster) handPayload(r cluster.Receiver, e *event) {
 	}
 	for _, o := range p.orders {
 		r.Ordered(o.user, o.terminal, o.code, o.reason, o.before)
+	}
+	for _, q := range p.asked {
+		c.answer(ctx, r, p.sender, q)
+	}
+	for _, q := range p.told {
+		c.asking.told(q)
 	}
 	if p.hello {
 		c.look()

@@ -63,6 +63,8 @@ type Cluster struct {
 	leftovers leftovers
 	poke      chan struct{} // keepLease is to look
 	byes      chan string   // incarnations that left as planned
+	asking    asking
+	answers   sync.WaitGroup // questions of other nodes that the receiver is answering
 	running   atomic.Bool
 	stats     counters
 }
@@ -167,6 +169,7 @@ func (c *Cluster) Run(ctx context.Context, r cluster.Receiver) error {
 	sending.Wait()
 	cut.Stop()
 	receiving.Wait()
+	c.answers.Wait()
 	if err == nil {
 		c.depart()
 	}

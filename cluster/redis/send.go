@@ -19,8 +19,6 @@ const (
 	// sendChunk is how many items are looked up and published as one pipeline, payloadBytes at which size a payload is closed.
 	sendChunk    = 1024
 	payloadBytes = 256 << 10
-	// sendGap is the shortest time from one pipeline to the next: what comes meanwhile goes together. An idle node sends at once.
-	sendGap = time.Millisecond
 	// sendCall bounds one pipeline.
 	sendCall = time.Second
 	// lostEvery is the shortest time between two notices of a loss: each makes every node look at all its users.
@@ -41,7 +39,6 @@ type item struct {
 	packet  []byte
 	state   *codec.PresenceState
 	other   any // cluster.MembersChange, cluster.Answer, order, superseded
-	bytes   int // what it counts for in the queue: the first wake of a message counts for all of it
 }
 
 // out is the queue of what is to be sent: bounded, never blocking.
@@ -60,13 +57,9 @@ func newOut(g *gate, dropped func(int)) *out {
 	return &out{work: make(chan struct{}, 1), gate: g, dropped: dropped}
 }
 
-// put appends items. While Redis cannot be reached all is dropped: when it can be again, the
+// put appends what add makes; n is how many. While Redis cannot be reached all is dropped: when it can be again, the
 // others look by themselves, and what is older than that helps nobody.
-func (o *out) put(items ...item) {
-	n, bytes := len(items), 0
-	for i := range items {
-		bytes += items[i].bytes
-	}
+func (o *out) put(n, bytes int, add func(items []item) []item) {
 	up, _ := o.gate.state()
 	o.mu.Lock()
 	if full := len(o.items)+n > outItems || o.bytes+bytes > outBytes; !up || full && len(o.items) > 0 {
@@ -74,7 +67,7 @@ func (o *out) put(items ...item) {
 		o.mu.Unlock()
 		o.dropped(n)
 	} else {
-		o.items = append(o.items, items...)
+		o.items = add(o.items)
 		o.bytes += bytes
 		o.mu.Unlock()
 	}
@@ -93,17 +86,14 @@ func (o *out) lose(n int) {
 }
 
 // take gives up to sendChunk items in their order.
-func (o *out) take(tellLoss bool) (items []item, lost bool) {
+func (o *out) take(items []item, tellLoss bool) (_ []item, lost bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := min(len(o.items), sendChunk)
 	items = append(items, o.items[:n]...)
-	for i := range items {
-		o.bytes -= items[i].bytes
-	}
 	if n == len(o.items) {
 		clear(o.items)
-		o.items = o.items[:0]
+		o.items, o.bytes = o.items[:0], 0
 		if cap(o.items) > 4*sendChunk {
 			o.items = nil // given back after a burst
 		}
@@ -117,52 +107,73 @@ func (o *out) take(tellLoss bool) (items []item, lost bool) {
 	return items, lost
 }
 
-func (o *out) len() int {
+func (o *out) idle() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.items)
+	return len(o.items) == 0
 }
 
-func (o *out) notice(kind byte) { o.put(item{kind: kind, to: everyone}) }
+// one puts a single item that carries no large bytes.
+func (o *out) one(i item) { o.put(1, 0, func(items []item) []item { return append(items, i) }) }
+
+func (o *out) notice(kind byte) { o.one(item{kind: kind, to: everyone}) }
 
 func (o *out) superseded(incarnation string, s superseded) {
-	o.put(item{kind: kindSuperseded, to: incarnation, other: s})
+	o.one(item{kind: kindSuperseded, to: incarnation, other: s})
 }
 
 // Wake implements cluster.Cluster. The messages must not change.
 func (c *Cluster) Wake(wakes []cluster.Wake) {
-	items := make([]item, len(wakes))
+	bytes := 0
 	var last *codec.ConvMessage
 	for i := range wakes {
-		w := &wakes[i]
-		items[i] = item{kind: kindWake, user: w.User, group: w.Group, inbox: w.Inbox, message: w.Message}
-		if w.User == "" {
-			items[i].to = everyone
-		}
-		if m := w.Message; m != nil && m != last {
-			items[i].bytes, last = len(m.Content), m
+		if m := wakes[i].Message; m != nil && m != last {
+			bytes += len(m.Content)
+			last = m
 		}
 	}
-	c.out.put(items...)
+	c.out.put(len(wakes), bytes, func(items []item) []item {
+		for i := range wakes {
+			w := &wakes[i]
+			it := item{kind: kindWake, user: w.User, group: w.Group, inbox: w.Inbox, message: w.Message}
+			if w.User == "" {
+				it.to = everyone
+			}
+			items = append(items, it)
+		}
+		return items
+	})
 }
 
 // Send implements cluster.Cluster. The packets and states must not change.
 func (c *Cluster) Send(signals []cluster.Signal) {
-	items := make([]item, len(signals))
+	bytes := 0
 	for i := range signals {
-		s := &signals[i]
-		if s.State != nil {
-			items[i] = item{kind: kindState, to: everyone, user: s.User, state: s.State}
-		} else {
-			items[i] = item{kind: kindSignal, user: s.User, packet: s.Packet, bytes: len(s.Packet)}
+		bytes += len(signals[i].Packet)
+		if m := signals[i].Broadcast; m != nil {
+			bytes += len(m.Content)
 		}
 	}
-	c.out.put(items...)
+	c.out.put(len(signals), bytes, func(items []item) []item {
+		for i := range signals {
+			switch s := &signals[i]; {
+			case s.Broadcast != nil:
+				items = append(items, item{kind: kindBroadcast, to: everyone, message: s.Broadcast})
+			case s.Group != "":
+				items = append(items, item{kind: kindGroupSignal, to: everyone, group: s.Group, user: s.Except, packet: s.Packet})
+			case s.State != nil:
+				items = append(items, item{kind: kindState, to: everyone, user: s.User, state: s.State})
+			default:
+				items = append(items, item{kind: kindSignal, user: s.User, packet: s.Packet})
+			}
+		}
+		return items
+	})
 }
 
 // Members implements cluster.Cluster.
 func (c *Cluster) Members(m cluster.MembersChange) {
-	c.out.put(item{kind: kindMembers, to: everyone, other: m})
+	c.out.one(item{kind: kindMembers, to: everyone, other: m})
 }
 
 // Reply implements cluster.Cluster.
@@ -172,12 +183,12 @@ func (c *Cluster) Reply(node string, a cluster.Answer) {
 		c.stats.dropped.Add(1) // who waited for it is gone
 		return
 	}
-	c.out.put(item{kind: kindAnswer, to: incarnation, other: a})
+	c.out.one(item{kind: kindAnswer, to: incarnation, other: a})
 }
 
 // Order implements cluster.Cluster.
 func (c *Cluster) Order(user, terminal string, code codec.Code, reason string, before int64) {
-	c.out.put(item{kind: kindOrder, to: everyone, other: order{user, terminal, code, reason, before}})
+	c.out.one(item{kind: kindOrder, to: everyone, other: order{user, terminal, code, reason, before}})
 }
 
 // parcel is a pipeline's worth of items and where each goes.
@@ -200,24 +211,20 @@ func (p *parcel) add(to string, i int) {
 // flush has time.
 func (c *Cluster) address(ctx, flush context.Context, parcels chan<- *parcel) {
 	defer close(parcels)
-	var told, sent time.Time
+	var told time.Time
 	retell := time.NewTimer(0)
 	defer retell.Stop()
-	for ctx.Err() == nil || flush.Err() == nil && c.out.len() > 0 {
+	for ctx.Err() == nil || flush.Err() == nil && !c.out.idle() {
 		if !c.gate.wait(flush) {
 			return
 		}
-		if gap := sendGap - time.Since(sent); gap > 0 && c.out.len() < sendChunk {
-			time.Sleep(gap)
-		}
 		p := &parcel{to: map[string][]int32{}}
-		p.items, p.lost = c.out.take(time.Since(told) >= lostEvery)
+		p.items, p.lost = c.out.take(nil, time.Since(told) >= lostEvery)
 		if p.lost {
 			told = time.Now()
 			retell.Reset(lostEvery) // another loss may wait for it
 		}
 		if len(p.items) > 0 || p.lost {
-			sent = time.Now()
 			c.find(flush, p)
 			parcels <- p
 			continue
@@ -382,6 +389,12 @@ func (i *item) append(e *encoder) bool {
 		return true
 	case kindSignal:
 		e.signal(i.user, i.packet)
+	case kindGroupSignal:
+		e.groupSignal(i.group, i.user, i.packet)
+	case kindBroadcast:
+		e.broadcast(i.message)
+	case kindAsk, kindTold:
+		e.question(i.kind, i.other.(question))
 	case kindState:
 		e.state(i.user, i.state)
 	case kindMembers:

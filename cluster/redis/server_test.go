@@ -52,9 +52,9 @@ func freePort(t testing.TB) int {
 		}
 		port := l.Addr().(*net.TCPAddr).Port
 		bus, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+10000)) // of a Redis Cluster
-		_ = l.Close()
+		l.Close()
 		if err == nil {
-			_ = bus.Close()
+			bus.Close()
 			return port
 		}
 	}
@@ -149,7 +149,7 @@ func startProxy(t testing.TB, target string) *proxy {
 	p := &proxy{listener: l, target: target, conns: map[net.Conn]bool{}}
 	p.all.Go(p.accept)
 	t.Cleanup(func() {
-		_ = l.Close()
+		l.Close()
 		p.setCut(true)
 		p.all.Wait()
 	})
