@@ -43,6 +43,7 @@ type UserInfo struct {
 	LastSeen  int64
 	Inbox     store.Inbox
 	Terminals []TerminalInfo
+	Positions map[string]uint64 // in the inbox, of all terminals ever seen
 }
 
 // NodeInfo is one node of the cluster.
@@ -132,6 +133,9 @@ func (h *Hub) User(ctx context.Context, user string) (UserInfo, error) {
 	info := UserInfo{User: user}
 	var err error
 	if info.Inbox, err = h.store.Head(ctx, user); err != nil {
+		return info, fail(err)
+	}
+	if info.Positions, err = h.store.Positions(ctx, user); err != nil {
 		return info, fail(err)
 	}
 	info.Terminals = h.terminalsHere(ctx, user)

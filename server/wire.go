@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
@@ -57,6 +58,7 @@ func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
 	if err != nil {
 		return err
 	}
+	s.cluster = c
 	self, alone := c.Self(), c.Alone()
 	s.partitions = newPartitions(self.ID, s.partitionCount(), alone, s.store)
 	log, err := s.openLog(ctx)
@@ -100,7 +102,7 @@ func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
 
 		HandshakeTimeout: s.o.LoginTimeout, MaxConnections: s.o.Limits.Connections,
 		MaxPerIP: s.o.Limits.ConnectionsPerIP, HandshakesPerSecondPerIP: s.o.Limits.HandshakesPerSecondPerIP,
-		OnTooSlow: s.sessions.TooSlow, Logf: s.logf("engine"),
+		OnTooSlow: s.sessions.TooSlow, OnClosed: s.sessions.ConnClosed, Logf: s.logf("engine"),
 	})
 	if err != nil {
 		return err
@@ -121,11 +123,10 @@ func (s *Server) load() cluster.Load {
 	if !s.wired.Load() { // the first lease is taken before there is anything to say
 		return cluster.Load{}
 	}
-	e, m := s.engine.Stats(), s.sessions.Stats()
-	load := cluster.Load{Connections: e.Connections[0] + e.Connections[1], Sessions: m.Sessions}
-	if s.mq != nil && s.o.Postgres.URL != "" {
+	load := cluster.Load{Connections: s.engine.Connections(), Sessions: s.sessions.Stats().Sessions}
+	if s.logged() {
 		load.Queues, _ = s.partitions.Owned()
-		load.Lag = s.hub.LogLag()
+		load.Lag = s.hub.Stats().Lag
 	}
 	return load
 }
