@@ -25,7 +25,7 @@ BENCHTIME    ?= 300ms
 MESHBENCHTIME ?= 5s
 TEST_TIMEOUT ?= 8m
 
-.PHONY: run build test race fuzz bench lint check e2e examples fmt vet imports prometheus tools clean help
+.PHONY: run demo build test race fuzz bench lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -34,6 +34,9 @@ help: ## this list
 
 run: build ## build and start a server on the default ports, data in ./data
 	$(BIN)/meshtalk serve
+
+demo: build ## build and start a server with a chat in the browser, http://127.0.0.1:8080/demo
+	$(BIN)/meshtalk serve --demo.enable
 
 build: ## static binaries into bin/
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -53,6 +56,22 @@ examples: ## build the example programs, and run them by their tests
 
 prometheus: ## alerts and dashboards against a running server, with Prometheus' own parser (a module of its own)
 	cd deploy/prometheus/check && $(GO) vet ./... && $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./...
+
+# What npm installs stands in node_modules/ at the root, for all packages, as package-lock.json says.
+NODE_MODULES := node_modules/.package-lock.json
+$(NODE_MODULES): package-lock.json
+	npm ci --no-audit --no-fund
+
+ts: $(NODE_MODULES) ## the TypeScript packages: types, build, unit tests
+	npm run check --workspaces
+	npm run build --workspaces --if-present
+	npm test -w clients/typescript -w examples/webchat
+
+web: $(NODE_MODULES) ## build the page of the demo from examples/webchat into demo/web, which is committed (node)
+	npm run build -w examples/webchat
+
+browser: build $(NODE_MODULES) ## tests in a real Chromium against bin/meshtalk (node, chromium)
+	npm test -w e2e/browser
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for f in $$(grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' .); do \
@@ -95,7 +114,7 @@ $(LINT):
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv $(TOOLS)/golangci-lint $@
 
-check: fmt imports build vet lint race examples prometheus fuzz e2e ## everything that CI runs, the cheap first
+check: fmt imports build vet lint ts race examples prometheus fuzz e2e browser ## everything that CI runs, the cheap first
 	@echo "check: all passed"
 
 clean: ## removes bin/; ./data is yours

@@ -17,6 +17,7 @@ import (
 	"github.com/meshtalk/meshtalk/cluster/redis"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/console"
+	"github.com/meshtalk/meshtalk/demo"
 	"github.com/meshtalk/meshtalk/engine"
 	"github.com/meshtalk/meshtalk/hub"
 	"github.com/meshtalk/meshtalk/mq/rocketmq"
@@ -33,6 +34,7 @@ type Server struct {
 	o       Options
 	log     *slog.Logger
 	started time.Time
+	current atomic.Pointer[Options] // o, or what Reload has taken since
 
 	jwt      *auth.JWT          // nil with Hooks.Authenticator
 	stopKeys context.CancelFunc // ends the refresh of a JWKS
@@ -66,13 +68,14 @@ type Server struct {
 
 // Address is one listener, with the URL that clients use.
 type Address struct {
-	Name string // websocket, tcp or admin
+	Name string // websocket, tcp or admin, and demo for the page on the WebSocket port
 	URL  string
 }
 
 // New checks o. Nothing is opened yet.
 func New(o Options) (*Server, error) {
 	s := &Server{o: o, log: o.Logger}
+	s.current.Store(&s.o)
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -106,6 +109,9 @@ func (s *Server) Run(ctx context.Context) error {
 // The end of ctx ends nothing: Stop does.
 func (s *Server) Start(ctx context.Context) (err error) {
 	s.started = time.Now()
+	if err = s.checkDemo(); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
 			s.abort()
@@ -153,6 +159,9 @@ func (s *Server) listen() error {
 			return listenError(l.key+".port", err)
 		}
 		s.addresses = append(s.addresses, Address{l.transport.String(), fmt.Sprintf(l.url, clientAddress(a.String()))})
+		if l.transport == codec.WebSocket && s.o.Demo.Enable {
+			s.addresses = append(s.addresses, Address{"demo", "http://" + clientAddress(a.String()) + demo.Path})
+		}
 	}
 	return nil
 }
@@ -199,7 +208,11 @@ func (s *Server) Reload(o Options) error {
 	if err != nil {
 		return err
 	}
-	return s.jwt.Reload(jo)
+	if err := s.jwt.Reload(jo); err != nil {
+		return err
+	}
+	s.current.Store(&o)
+	return nil
 }
 
 // openAuth is the hook's authenticator, or the JWT check of the options.

@@ -35,7 +35,7 @@ func (m *Manager) ConnClosed(c *engine.Conn, why engine.Reason, detail string) {
 
 // observeError tells of an ERROR.
 func (s *Session) observeError(code codec.Code, message string) {
-	if f := s.loop.m.observer.Load(); f != nil {
+	if f := s.loop().m.observer.Load(); f != nil {
 		tell(*f, s.conn, Event{Name: code.Name(), Detail: message})
 	}
 }
@@ -45,7 +45,9 @@ func tell(f func(Event), c *engine.Conn, e Event) {
 	e.TS = c.Loop().Now()
 	e.Transport, e.IP = c.Transport().String(), c.Remote().Addr().String()
 	if s, ok := c.State.(*Session); ok {
-		e.User, e.Terminal = s.user, s.terminal
+		if e.User = s.user; s.user != "" {
+			e.Terminal = s.terminal()
+		}
 	}
 	f(e)
 }
