@@ -45,19 +45,7 @@ func (p *printer) result(r *bench.Result) error {
 	if c := r.Commits; c != nil {
 		line("commits", "%.0f/s of %.1f messages, p50 %s  p99 %s", c.PerSecond, c.Messages, atMost(c.P50), atMost(c.P99))
 	}
-	for _, m := range r.Memory {
-		text := fmt.Sprintf("%d connections:", m.Connections)
-		if m.RSSAnon > 0 {
-			text += fmt.Sprintf(" server %.1f MB anonymous,", float64(m.RSSAnon)/1e6)
-		}
-		line("memory", "%s load %.1f MB", text, float64(m.LoadRSSAnon)/1e6)
-	}
-	if r.BytesPerConnection != 0 {
-		line("slope", "%.0f bytes of the server per connection", r.BytesPerConnection)
-	}
-	if r.LoadBytesPerConnection != 0 {
-		line("", "%.0f bytes of the load per connection", r.LoadBytesPerConnection)
-	}
+	memory(line, r)
 	if r.Seconds > 0 {
 		usage(line, "server", r.Server)
 		usage(line, "load", &r.Load)
@@ -121,6 +109,23 @@ func atMost(ms float64) string {
 		return "above all bounds"
 	}
 	return fmt.Sprintf("≤ %g ms", ms)
+}
+
+// memory prints the steps of idle and the slopes.
+func memory(line func(string, string, ...any), r *bench.Result) {
+	for _, m := range r.Memory {
+		text := fmt.Sprintf("%d connections:", m.Connections)
+		if m.RSSAnon > 0 {
+			text += fmt.Sprintf(" server %.1f MB anonymous,", float64(m.RSSAnon)/1e6)
+		}
+		line("memory", "%s load %.1f MB", text, float64(m.LoadRSSAnon)/1e6)
+	}
+	if r.BytesPerConnection != 0 {
+		line("slope", "%.0f bytes of the server per connection", r.BytesPerConnection)
+	}
+	if r.LoadBytesPerConnection != 0 {
+		line("", "%.0f bytes of the load per connection", r.LoadBytesPerConnection)
+	}
 }
 
 func latency(line func(string, string, ...any), name string, l *bench.Latency) {
