@@ -297,6 +297,7 @@ func (l *loop) packet(c *conn, b []byte) {
 		}
 	case codec.HeartBeat:
 		l.stats.heartBeats++
+		l.scene.beat(l, c, b)
 	case codec.Lag:
 		l.stats.lags++
 	case codec.Typing:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type liar struct {
 var (
 	pushed   = regexp.MustCompile(`^[^{]{2,10}\{"cmd":[345],`).Match
 	answered = regexp.MustCompile(`^[^{]{2,10}\{"cmd":6,`).Match
+	echoed   = regexp.MustCompile(`^[^{]{2,10}\{"cmd":1,"id":"mb1`).Match
 )
 
 // Ways to break a promise. held is what is kept back for the next frame of the connection.
@@ -197,22 +199,29 @@ func TestEveryScenarioFindsALiar(t *testing.T) {
 			return bench.Slow(t.Context(), o, bench.SlowOptions{Receivers: 2, Stall: 150 * time.Millisecond, Bytes: 50_000, BulkSize: 1000, Pairs: 2, Rate: 200})
 		},
 		"mix": func(o bench.Options) (*bench.Result, error) { return bench.Mix(t.Context(), o, day) },
+		"echo": func(o bench.Options) (*bench.Result, error) {
+			return bench.Echo(t.Context(), o, bench.EchoOptions{Connections: 3, InFlight: 8})
+		},
 	}
+	const messages = "private · private open · group · group large · fanout · storm · slow · mix"
 	faults := map[string]struct {
 		breaks  func([]byte, *[]byte) ([][]byte, bool)
 		applies func([]byte) bool
-		none    string // the scenario in which there is nothing that could break
+		in      string // the scenarios in which there is something that could break
 	}{
-		"drops a push":       {drops, pushed, ""},
-		"doubles a push":     {doubles, pushed, ""},
-		"exchanges pushes":   {exchanges, pushed, ""},
-		"alters a push":      {alters, pushed, ""},
-		"drops a SEND_ACK":   {drops, answered, "storm"},
-		"doubles a SEND_ACK": {doubles, answered, "storm"},
+		"drops a push":       {drops, pushed, messages},
+		"doubles a push":     {doubles, pushed, messages},
+		"exchanges pushes":   {exchanges, pushed, messages},
+		"alters a push":      {alters, pushed, messages},
+		"drops a SEND_ACK":   {drops, answered, strings.Replace(messages, "storm · ", "", 1)},
+		"doubles a SEND_ACK": {doubles, answered, strings.Replace(messages, "storm · ", "", 1)},
+		"drops an answer":    {drops, echoed, "echo"},
+		"doubles an answer":  {doubles, echoed, "echo"},
+		"exchanges answers":  {exchanges, echoed, "echo"},
 	}
 	for scenario, run := range scenarios {
 		for fault, f := range faults {
-			if f.none == scenario {
+			if !slices.Contains(strings.Split(f.in, " · "), scenario) {
 				continue
 			}
 			for _, addr := range o.Addrs {

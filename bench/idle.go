@@ -132,6 +132,7 @@ type quiet struct{}
 func (quiet) due(*loop, int64) int64                { return math.MaxInt64 }
 func (quiet) message(*loop, *conn, push)            {}
 func (quiet) accepted(*loop, *conn, mark)           {}
+func (quiet) beat(*loop, *conn, []byte)             {}
 func (quiet) loggedIn(*loop, *conn)                 {}
 func (quiet) answered(*loop, *conn, []byte, []byte) {}
 func (quiet) largeConv(*conn) string                { return "" }

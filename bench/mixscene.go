@@ -469,3 +469,5 @@ func (s *mixScene) finish(l *loop) {
 		}
 	}
 }
+
+func (s *mixScene) beat(*loop, *conn, []byte) {}

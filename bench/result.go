@@ -107,7 +107,7 @@ type Memory struct {
 
 func newResult(p *plan, conns int) *Result {
 	r := &Result{Started: p.epoch, Connections: conns, Failures: map[string]int{}, Transport: map[string]int{},
-		Machine: thisMachine(), Configuration: p.configuration()}
+		Machine: ThisMachine(), Configuration: p.configuration()}
 	for _, t := range p.targets {
 		r.Transport[t.transport.String()]++
 	}

@@ -45,12 +45,12 @@ func newCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(scenarios()...)
-	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker())
+	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker(), newBaseline())
 	return root
 }
 
 func scenarios() []*cobra.Command {
-	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm(), newSlow(), newMix()}
+	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm(), newSlow(), newMix(), newEcho()}
 }
 
 func (c *common) register(scenario string, f *pflag.FlagSet) {
@@ -230,4 +230,14 @@ func newFanout() *cobra.Command {
 			f.IntVar(&g.Size, "size", 64, "bytes of a message's content, at least 44")
 		},
 		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Fanout(ctx, o, g) })
+}
+
+func newEcho() *cobra.Command {
+	var eo bench.EchoOptions
+	return scenario("echo", "Requests that are answered at once: what the server costs when it has nothing to do.", nil,
+		func(f *pflag.FlagSet) {
+			f.IntVar(&eo.Connections, "connections", 100, "number of connections")
+			f.IntVar(&eo.InFlight, "in-flight", 64, "requests of a connection on their way")
+		},
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Echo(ctx, o, eo) })
 }
