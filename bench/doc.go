@@ -10,7 +10,7 @@
 //	conn.go     one connection: connect, upgrade, login, packets in and out
 //	out.go      acknowledgements and writes
 //	mark.go     the text by which a message is recognised, and the fast scan of packets
-//	private.go  the scenarios, one file each; group, fanout, idle, storm, slow, mix and mixscene
+//	private.go  the scenarios, one file each; group, fanout, idle, echo, storm, slow, mix and mixscene
 //	pace.go     when an open or a closed loop sends
 //	repeat.go   the frames of a large group, which are recognised instead of scanned
 //	team.go     a run spread over processes: crew.go the coordinator's side, worker.go the worker's, wire.go what they say,

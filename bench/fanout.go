@@ -23,7 +23,7 @@ func Fanout(ctx context.Context, o Options, g GroupOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.result.Parameters = map[string]any{"members": g.Members, "in_flight": g.InFlight, "rate": g.Rate, "size": g.Size}
+	r.result.Parameters = loopParameters(map[string]any{"members": g.Members, "size": g.Size}, g.InFlight, g.Rate)
 	if err := r.makeGroup(ctx, 0, g.Members); err != nil {
 		return nil, errors.Join(err, r.close())
 	}

@@ -50,7 +50,7 @@ func Group(ctx context.Context, o Options, g GroupOptions) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.result.Parameters = map[string]any{"groups": g.Groups, "members": g.Members, "in_flight": g.InFlight, "rate": g.Rate, "size": g.Size}
+	r.result.Parameters = loopParameters(map[string]any{"groups": g.Groups, "members": g.Members, "size": g.Size}, g.InFlight, g.Rate)
 	for i := range g.Groups {
 		if err := r.makeGroup(ctx, i, g.Members); err != nil {
 			return nil, errors.Join(err, r.close())

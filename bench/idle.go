@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
 	"slices"
 	"time"
 )
@@ -45,10 +46,7 @@ func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
 			return nil, err
 		}
 	}
-	if m := r.result.Memory; len(m) > 1 {
-		first, last := m[0], m[len(m)-1]
-		r.result.BytesPerConnection = float64(last.RSSAnon-first.RSSAnon) / float64(last.Connections-first.Connections)
-	}
+	r.result.slopes()
 	if o.Duration > 0 {
 		before := r.sample(ctx)
 		if err := r.rest(ctx, o.Duration); err != nil {
@@ -57,6 +55,18 @@ func Idle(ctx context.Context, o Options, io IdleOptions) (*Result, error) {
 		r.usage(before, r.sample(ctx))
 	}
 	return r.conclude(ctx)
+}
+
+// slopes are what a connection costs.
+func (r *Result) slopes() {
+	if len(r.Memory) < 2 {
+		return
+	}
+	first, last := r.Memory[0], r.Memory[len(r.Memory)-1]
+	if more := float64(last.Connections - first.Connections); more > 0 {
+		r.BytesPerConnection = float64(last.RSSAnon-first.RSSAnon) / more
+		r.LoadBytesPerConnection = float64(last.LoadRSSAnon-first.LoadRSSAnon) / more
+	}
 }
 
 // below is how many of l's connections are among the first n of all.
@@ -81,25 +91,39 @@ func (r *runner) rest(ctx context.Context, d time.Duration) error {
 	return err
 }
 
-// look notes the server's memory.
+// look notes the memory of the server and of the load.
 func (r *runner) look(ctx context.Context, io IdleOptions) error {
-	if r.server == nil {
-		return nil
+	const key = "rss"
+	mine := meeting{Point: "look", Sum: map[string]int64{}}
+	if own, err := (&process{os.Getpid()}).sample(); err == nil && len(r.loops) > 0 {
+		mine.Sum[key] = own.rssAnon
 	}
-	if io.Collect && r.o.Admin != "" {
+	all, err := r.meet(ctx, mine)
+	if err != nil || !r.team.leads() {
+		return err
+	}
+	m := Memory{Connections: r.lives, LoadRSSAnon: all.Sum[key]}
+	if r.server != nil {
+		if m.RSSAnon, err = r.serverMemory(ctx, io.Collect); err != nil {
+			return err
+		}
+	}
+	r.result.Memory = append(r.result.Memory, m)
+	return nil
+}
+
+// serverMemory is the server's anonymous memory.
+func (r *runner) serverMemory(ctx context.Context, collect bool) (int64, error) {
+	if collect && r.o.Admin != "" {
 		// Twice: the second one lets go what finalizers and pools held through the first.
 		for range 2 {
 			if _, err := (admin{r.o.Admin, r.o.AdminAuth}).call(ctx, "GET", "/debug/pprof/heap?gc=1", nil); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
 	s, err := r.server.sample()
-	if err != nil {
-		return err
-	}
-	r.result.Memory = append(r.result.Memory, Memory{Connections: r.lives, RSSAnon: s.rssAnon})
-	return nil
+	return s.rssAnon, err
 }
 
 // quiet is the scene of connections that do nothing, and the part of other scenes that does nothing.
@@ -108,6 +132,7 @@ type quiet struct{}
 func (quiet) due(*loop, int64) int64                { return math.MaxInt64 }
 func (quiet) message(*loop, *conn, push)            {}
 func (quiet) accepted(*loop, *conn, mark)           {}
+func (quiet) beat(*loop, *conn, []byte)             {}
 func (quiet) loggedIn(*loop, *conn)                 {}
 func (quiet) answered(*loop, *conn, []byte, []byte) {}
 func (quiet) largeConv(*conn) string                { return "" }

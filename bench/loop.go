@@ -35,6 +35,8 @@ type scene interface {
 	message(l *loop, c *conn, p push)
 	// accepted gets every SEND_ACK of this run.
 	accepted(l *loop, c *conn, m mark)
+	// beat gets every answer to a HEART_BEAT.
+	beat(l *loop, c *conn, packet []byte)
 	// loggedIn is told of every login.
 	loggedIn(l *loop, c *conn)
 	// answered gets the answers of HISTORY.

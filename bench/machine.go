@@ -20,8 +20,8 @@ type Machine struct {
 	Kernel string `json:"kernel"`
 }
 
-// thisMachine is what the kernel tells; what it does not tell stays empty.
-func thisMachine() Machine {
+// ThisMachine is what the kernel tells; what it does not tell stays empty.
+func ThisMachine() Machine {
 	const clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 	m := Machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version(), Kernel: kernelRelease()}
 	m.Model = firstField("/proc/cpuinfo", "model name")

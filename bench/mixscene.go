@@ -265,6 +265,7 @@ func (s *mixScene) sendGroup(l *loop, intended int64) {
 func (s *mixScene) send(l *loop, c *conn, f *mixFlow, intended int64) {
 	l.send(c, f.t.next(intended))
 	f.pending.push(sentMark{f.t.counter, intended})
+	l.sentOf(intended)
 	l.stats.sent++
 }
 
@@ -468,3 +469,5 @@ func (s *mixScene) finish(l *loop) {
 		}
 	}
 }
+
+func (s *mixScene) beat(*loop, *conn, []byte) {}

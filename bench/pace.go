@@ -52,6 +52,7 @@ func (p *pace) due(l *loop, now int64, send func(unit int, intended int64)) (nex
 		p.started, p.next = true, float64(begin)
 	}
 	for p.next <= float64(now) && int64(p.next) < end {
+		l.sentOf(int64(p.next))
 		send(p.turn, int64(p.next))
 		p.turn = (p.turn + 1) % p.units
 		p.next += p.step

@@ -36,11 +36,12 @@ const (
 	histLogin    = "login"
 	histDelivery = "delivery"
 	histAccept   = "accept"
+	histLate     = "late"
 )
 
 // MarshalJSON makes statsWire of s.
 func (s *stats) MarshalJSON() ([]byte, error) {
-	w := statsWire{Stall: s.stall, Hists: map[string]histogram{histLogin: s.login, histDelivery: s.delivery, histAccept: s.accept}}
+	w := statsWire{Stall: s.stall, Hists: map[string]histogram{histLogin: s.login, histDelivery: s.delivery, histAccept: s.accept, histLate: s.late}}
 	for _, n := range s.sums() {
 		w.Sums = append(w.Sums, *n)
 	}
@@ -73,6 +74,8 @@ func (s *stats) UnmarshalJSON(b []byte) error {
 			s.delivery = h
 		case histAccept:
 			s.accept = h
+		case histLate:
+			s.late = h
 		default:
 			s.named[name] = h
 		}

@@ -33,11 +33,21 @@ func Private(ctx context.Context, o Options, po PrivateOptions) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
-	r.result.Parameters = map[string]any{"pairs": po.Pairs, "in_flight": po.InFlight, "rate": po.Rate, "size": po.Size}
+	r.result.Parameters = loopParameters(map[string]any{"pairs": po.Pairs, "size": po.Size}, po.InFlight, po.Rate)
 	for _, l := range r.loops {
 		l.scene = newPrivateScene(l, po)
 	}
 	return r.traffic(ctx)
+}
+
+// loopParameters adds those of a closed or an open loop to p.
+func loopParameters(p map[string]any, inFlight int, rate float64) map[string]any {
+	if rate > 0 {
+		p["rate"] = rate
+	} else {
+		p["in_flight"] = inFlight
+	}
+	return p
 }
 
 // pair is one sender and one receiver, on the same loop.

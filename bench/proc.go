@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -103,32 +102,6 @@ func (a admin) call(ctx context.Context, method, path string, body []byte) ([]by
 		return nil, fmt.Errorf("bench: admin: %s %s: %s: %.200s", method, path, resp.Status, b)
 	}
 	return b, nil
-}
-
-// metrics scrapes /metrics; series of one name are summed.
-func (a admin) metrics(ctx context.Context) (map[string]float64, error) {
-	b, err := a.call(ctx, http.MethodGet, "/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	return parseMetrics(b), nil
-}
-
-func parseMetrics(b []byte) map[string]float64 {
-	all := map[string]float64{}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for lines.Scan() {
-		line := lines.Text()
-		i := strings.LastIndexByte(line, ' ')
-		if i < 0 || line[0] == '#' {
-			continue
-		}
-		name, _, _ := strings.Cut(line[:i], "{")
-		if v, err := strconv.ParseFloat(line[i+1:], 64); err == nil {
-			all[name] += v
-		}
-	}
-	return all
 }
 
 // kernelRelease is that of uname.

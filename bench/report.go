@@ -28,7 +28,10 @@ func WriteReport(w io.Writer, r *Result) error {
 // report is what the page shows.
 type report struct {
 	*Result
+	Tiles          []tile
+	Latencies      []latencyRow
 	Summary        []reportRow
+	FloorRows      []reportRow
 	Plots          []plotView
 	Machine        []reportRow
 	Configuration  []reportRow
@@ -47,8 +50,11 @@ type plotView struct {
 }
 
 func newReport(r *Result) *report {
-	v := &report{Result: r, Summary: summaryRows(r), Plots: plots(r), Samples: r.Series, When: r.Started.UTC().Format("2006-01-02 15:04:05 UTC")}
+	v := &report{Result: r, Tiles: tiles(r), Latencies: latencyRows(r), Summary: summaryRows(r), Plots: plots(r), Samples: r.Series, When: r.Started.UTC().Format("2006-01-02 15:04:05 UTC")}
 	v.Machine = machineRows(&r.Machine)
+	if r.Floor != nil {
+		v.FloorRows = floorRows(r.Floor)
+	}
 	v.Configuration = append(rowsOf(r.Parameters), rowsOf(r.Configuration)...)
 	for _, kind := range slices.Sorted(maps.Keys(r.Transport)) {
 		v.Configuration = append(v.Configuration, reportRow{kind + " addresses", fmt.Sprint(r.Transport[kind])})
@@ -82,71 +88,163 @@ func machineRows(m *Machine) []reportRow {
 	return slices.DeleteFunc(rows, func(r reportRow) bool { return r.Value == "" })
 }
 
+// tile is one of the few numbers that a run is about.
+type tile struct{ Name, Value, Unit string }
+
+func tiles(r *Result) (all []tile) {
+	add := func(name, value, unit string) { all = append(all, tile{name, value, unit}) }
+	if m := r.Messages; m != nil && r.Slow == nil {
+		add("delivered", grouped(m.DeliveredRate), "/s")
+	}
+	if l := r.Delivery; l != nil && l.Count > 0 && r.Slow == nil {
+		add("delivery p50", short(l.P50), "ms")
+		add("delivery p99", short(l.P99), "ms")
+	}
+	if s := r.Storm; s != nil && len(s.Rounds) > 0 {
+		last := s.Rounds[len(s.Rounds)-1]
+		add("caught up", grouped(float64(last.CaughtUp)), "clients")
+		add("all within", short(last.AllCaughtUp), "s")
+	}
+	if s := r.Slow; s != nil {
+		add("others' p99 before", short(s.Before.P99), "ms")
+		add("others' p99 during", short(s.During.P99), "ms")
+		add("to the stalled", bytesText(float64(s.BulkBytes)), "")
+	}
+	if r.BytesPerConnection != 0 {
+		add("memory", grouped(r.BytesPerConnection), "bytes a connection")
+	}
+	if r.Messages == nil && r.Storm == nil {
+		add("connections", grouped(float64(r.Logins.Count)), "logged in")
+	}
+	if f := r.Floor; f != nil && f.DeliveriesShare > 0 {
+		add("of the write floor", short(f.DeliveriesShare), "×")
+	}
+	if u := r.Server; u != nil && r.Seconds > 0 {
+		if u.MicrosPerMessage > 0 {
+			add("server CPU", short(u.MicrosPerMessage), "µs a message")
+		} else {
+			add("server CPU", short(u.CPUShare), "cores")
+		}
+	}
+	return all
+}
+
+// latencyRow is a line of the table of latencies.
+type latencyRow struct {
+	Name string
+	Count,
+	P50, P90, P99, P999, Max string
+}
+
+func latencyRows(r *Result) (rows []latencyRow) {
+	add := func(name string, l *Latency) {
+		if l != nil && l.Count > 0 {
+			rows = append(rows, latencyRow{name, grouped(float64(l.Count)), short(l.P50), short(l.P90), short(l.P99), short(l.P999), short(l.Max)})
+		}
+	}
+	add("login", &r.Logins.Latency)
+	add("delivery", r.Delivery)
+	add("accept", r.Accept)
+	add("sent late", r.SendLag)
+	if s := r.Storm; s != nil {
+		add("login again", &s.Login)
+		add("caught up", &s.CatchUp)
+	}
+	if s := r.Slow; s != nil {
+		add("others before", &s.Before)
+		add("others during", &s.During)
+		add("others after", &s.After)
+		add("caught up", &s.CatchUp)
+	}
+	for i := range r.Mix {
+		m := &r.Mix[i]
+		add(m.Name+": delivery", &m.Delivery)
+		add(m.Name+": accept", &m.Accept)
+		add(m.Name+": history", &m.History)
+		add(m.Name+": login", &m.Login)
+	}
+	return rows
+}
+
 func summaryRows(r *Result) (rows []reportRow) {
 	add := func(name, format string, args ...any) {
 		rows = append(rows, reportRow{name, fmt.Sprintf(format, args...)})
 	}
-	lat := func(name string, l *Latency) {
-		if l != nil && l.Count > 0 {
-			add(name, "p50 %s · p90 %s · p99 %s · p99.9 %s · max %s ms", short(l.P50), short(l.P90), short(l.P99), short(l.P999), short(l.Max))
-		}
-	}
-	add("connections", "%d of %d logged in, %s/s", r.Logins.Count, r.Connections, short(r.Logins.Rate))
-	lat("login", &r.Logins.Latency)
+	add("connections", "%s of %s logged in, %s/s", grouped(float64(r.Logins.Count)), grouped(float64(r.Connections)), grouped(r.Logins.Rate))
 	if m := r.Messages; m != nil {
-		add("delivered", "%s/s", short(m.DeliveredRate))
-		add("accepted", "%s/s", short(m.AckedRate))
-		add("messages", "%d sent, %d accepted, %d delivered in the whole run", m.Sent, m.Acked, m.Delivered)
-		lat("delivery", r.Delivery)
-		lat("accept", r.Accept)
+		add("accepted", "%s/s", grouped(m.AckedRate))
+		add("messages", "%s sent, %s accepted, %s delivered in the whole run", grouped(float64(m.Sent)), grouped(float64(m.Acked)),
+			grouped(float64(m.Delivered)))
+	}
+	if c := r.Commits; c != nil {
+		add("commits", "%s/s of %s messages", grouped(c.PerSecond), short(c.Messages))
 	}
 	if s := r.Storm; s != nil {
 		for _, round := range s.Rounds {
 			add("storm", "%d caught up within %s s, logged in within %s s", round.CaughtUp, short(round.AllCaughtUp), short(round.LoginSeconds))
 		}
-		lat("login again", &s.Login)
-		lat("caught up", &s.CatchUp)
 	}
 	if s := r.Slow; s != nil {
 		add("to slow receivers", "%d messages, %s", s.BulkMessages, bytesText(float64(s.BulkBytes)))
-		lat("others before", &s.Before)
-		lat("others during", &s.During)
-		lat("others after", &s.After)
-		lat("caught up", &s.CatchUp)
 		for _, m := range s.Memory {
 			add("memory "+m.Part, "from %s, at most %s anonymous", bytesText(float64(m.First)), bytesText(float64(m.Highest)))
 		}
 	}
 	for _, m := range r.Memory {
-		add("memory", "%d connections: %s anonymous", m.Connections, bytesText(float64(m.RSSAnon)))
+		add("memory", "%s connections: server %s anonymous, load %s", grouped(float64(m.Connections)), bytesText(float64(m.RSSAnon)),
+			bytesText(float64(m.LoadRSSAnon)))
 	}
-	if r.BytesPerConnection != 0 {
-		add("slope", "%.0f bytes per connection", r.BytesPerConnection)
+	if r.LoadBytesPerConnection != 0 {
+		add("slope", "%.0f bytes of the server per connection, %.0f of the load", r.BytesPerConnection, r.LoadBytesPerConnection)
 	}
 	process := func(name string, u *Usage) {
-		if u == nil || r.Seconds == 0 {
-			return
+		if u != nil && r.Seconds > 0 {
+			add(name, "%s", usageText(u))
 		}
-		text := fmt.Sprintf("%.2f cores", u.CPUShare)
-		if u.MicrosPerMessage > 0 {
-			text += fmt.Sprintf(", %.2f µs a message", u.MicrosPerMessage)
-		}
-		if u.RSSAnon > 0 {
-			text += ", " + bytesText(float64(u.RSSAnon)) + " anonymous"
-		}
-		add(name, "%s", text)
 	}
 	process("server", r.Server)
 	process("load", &r.Load)
-	if f := r.Floor; f != nil {
-		if f.DeliveriesShare > 0 {
-			add("share of the floor", "%.2f of the uncoalesced writes of one thread, %.2f of all cores'", f.DeliveriesShare, f.DeliveriesShareAll)
-		}
-		if f.CommitsShare > 0 {
-			add("share of the floor", "%.2f of the fdatasyncs", f.CommitsShare)
-		}
-	}
 	add("measured", "%s s", short(r.Seconds))
+	return rows
+}
+
+func usageText(u *Usage) string {
+	text := fmt.Sprintf("%.2f cores", u.CPUShare)
+	if u.MicrosPerMessage > 0 {
+		text += fmt.Sprintf(", %.2f µs a message", u.MicrosPerMessage)
+	}
+	switch {
+	case u.RSSAnon > 0:
+		text += ", " + bytesText(float64(u.RSSAnon)) + " anonymous"
+	case u.Resident > 0:
+		text += ", " + bytesText(float64(u.Resident)) + " resident"
+	}
+	return text
+}
+
+func floorRows(f *Floor) (rows []reportRow) {
+	add := func(name, format string, args ...any) {
+		rows = append(rows, reportRow{name, fmt.Sprintf(format, args...)})
+	}
+	for _, w := range f.Writes {
+		threads := "one thread"
+		if w.Writers > 1 {
+			threads = fmt.Sprintf("%d threads", w.Writers)
+		}
+		add("writes", "%s/s of %d × %d bytes by %s to %s connections", grouped(w.Writes), w.Coalesced, f.FrameBytes, threads, grouped(float64(f.Connections)))
+	}
+	for _, s := range f.Syncs {
+		add("fdatasync", "%s/s after %d KiB, p99 %s ms", grouped(s.PerSecond), s.Bytes>>10, short(s.P99))
+	}
+	if f.DeliveriesShare > 0 {
+		add("deliveries", "%.2f of the uncoalesced writes of one thread, %.2f of all cores'", f.DeliveriesShare, f.DeliveriesShareAll)
+	}
+	if f.CommitsShare > 0 {
+		add("commits", "%.2f of the fdatasyncs after 4 KiB", f.CommitsShare)
+	}
+	if f.Spread > 0 {
+		add("spread", "before and after the run it differed by up to %.0f%%", 100*f.Spread)
+	}
 	return rows
 }
 
@@ -198,13 +296,30 @@ func plots(r *Result) (all []plotView) {
 	}
 	add(distributionPlot(r.Distribution))
 	add(with("Connections", "", "", column("logged in", func(s *Sample) float64 { return float64(s.Connections) })))
-	if slices.ContainsFunc(r.Series, func(s Sample) bool { return s.ServerRSSAnon > 0 }) {
-		add(with("Server memory", "MB", "Anonymous: what no file backs.",
-			column("RssAnon", func(s *Sample) float64 { return orNone(float64(s.ServerRSSAnon)/1e6, s.ServerRSSAnon != 0) })))
+	if memory := memoryLines(r.Series, column); len(memory) > 0 {
+		add(with("Server memory", "MB", "Anonymous: what no file backs, from /proc. Resident and heap: from /metrics.", memory...))
 	}
-	add(with("Processor", "cores", "", column("server", func(s *Sample) float64 { return orNone(s.ServerCPU, s.ServerRSSAnon != 0) }),
+	add(with("Processor", "cores", "", column("server", func(s *Sample) float64 {
+		return orNone(s.ServerCPU, s.ServerRSSAnon+s.ServerResident != 0 && s.LoadCPU != 0) // the first look has nothing to compare with
+	}),
 		column("load", func(s *Sample) float64 { return orNone(s.LoadCPU, s.LoadCPU != 0) })))
 	return all
+}
+
+// memoryLines are those of which something is known.
+func memoryLines(series []Sample, column func(string, func(*Sample) float64) line) (lines []line) {
+	for _, of := range []struct {
+		name string
+		get  func(*Sample) int64
+	}{
+		{"anonymous", func(s *Sample) int64 { return s.ServerRSSAnon }}, {"resident", func(s *Sample) int64 { return s.ServerResident }},
+		{"Go heap", func(s *Sample) int64 { return s.ServerHeap }},
+	} {
+		if slices.ContainsFunc(series, func(s Sample) bool { return of.get(&s) > 0 }) {
+			lines = append(lines, column(of.name, func(s *Sample) float64 { return orNone(float64(of.get(s))/1e6, of.get(s) != 0) }))
+		}
+	}
+	return lines
 }
 
 func distributionPlot(d []Quantile) plot {
@@ -253,6 +368,21 @@ func short(v float64) string {
 		return fmt.Sprintf("%.2f", v)
 	}
 	return fmt.Sprintf("%.2g", v)
+}
+
+// grouped writes v with three significant digits at least, and its thousands apart.
+func grouped(v float64) string {
+	if math.Abs(v) < 1000 {
+		return short(v)
+	}
+	digits := fmt.Sprintf("%.0f", math.Abs(v))
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	if v < 0 {
+		digits = "−" + digits
+	}
+	return digits
 }
 
 // axis writes v for an axis: 1.5k, 2M.

@@ -30,6 +30,7 @@ const (
 	plotLeft, plotRight, plotTop, plotBottom = 44.0, 20.0, 20.0, 24.0
 	plotInnerWidth, plotInnerHeight          = plotWidth - plotLeft - plotRight, plotHeight - plotTop - plotBottom
 	plotTicks                                = 5
+	plotLastNine                             = 8.0
 )
 
 // scale maps values to units of the drawing.
@@ -73,6 +74,9 @@ func (p *plot) draw() (svg html.HTML, ok bool) {
 			plotLeft-4, y.y(t)+3.5, axis(t))
 	}
 	for _, t := range xTicks {
+		if p.percentiles && x.x(t) > plotWidth-plotRight-plotLastNine && t > x.low {
+			continue // its long text would not fit
+		}
 		text := axis(t) + html.HTMLEscapeString(p.xUnit)
 		if p.percentiles {
 			text = nines(t)

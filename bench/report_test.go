@@ -22,13 +22,14 @@ func reportResult() *Result {
 		Transport: map[string]int{"ws": 1, "tcp": 1}, Logins: Logins{Count: 200, Rate: 5000},
 		Messages: &Messages{Sent: 1000, Acked: 1000, Delivered: 999, DeliveredRate: 99.9, AckedRate: 100},
 		Delivery: &Latency{Count: 999, P50: 1, P90: 2, P99: 30, P999: 40, Max: 41}, Server: &Usage{CPUShare: 0.7, RSSAnon: 30e6},
-		Failures: map[string]int{"missing": 1}, Evidence: []string{"user <a href=https://example.org> got 1 & 3"}, Limit: "<i>the machine</i>"}
+		Floor: &Floor{Connections: 200, FrameBytes: 308, Writes: []WriteFloor{{Coalesced: 1, Writers: 1, Writes: 150, Frames: 150}}, DeliveriesShare: 0.67}, Failures: map[string]int{"missing": 1}, Evidence: []string{"user <a href=https://example.org> got 1 & 3"}, Limit: "<i>the machine</i>"}
 	for i := range 40 {
 		q := 1 - math.Pow(10, -float64(i)/10)
 		r.Distribution = append(r.Distribution, Quantile{Percent: 100 * q, MS: 0.5 + float64(i*i)/40})
 	}
 	for i := range 12 {
-		s := Sample{At: float64(i + 1), Stage: "measure", Connections: 200, ServerRSSAnon: int64(20e6 + i*1e6), ServerCPU: 0.7, LoadCPU: 0.4}
+		s := Sample{At: float64(i + 1), Stage: "measure", Connections: 200, ServerRSSAnon: int64(20e6 + i*1e6), ServerCPU: 0.7, LoadCPU: 0.4,
+			ServerResident: 50e6, ServerHeap: 15e6}
 		if i < 2 {
 			s.Stage = "warm-up"
 		}

@@ -29,11 +29,15 @@ type Result struct {
 	// Delivery is intended send → arrival, Accept is intended send → SEND_ACK.
 	Delivery *Latency `json:"delivery,omitempty"`
 	Accept   *Latency `json:"accept,omitempty"`
+	// SendLag is how long after its intended time an open loop sent: the load's own part of Delivery and Accept.
+	SendLag *Latency `json:"send_lag,omitempty"`
 	// Distribution is Delivery's whole distribution.
 	Distribution []Quantile `json:"delivery_distribution,omitempty"`
 	Memory       []Memory   `json:"memory,omitempty"`
 	// BytesPerConnection is the slope of the server's RssAnon over the first and the last step of Memory.
 	BytesPerConnection float64 `json:"bytes_per_connection,omitempty"`
+	// LoadBytesPerConnection is the same of the load itself.
+	LoadBytesPerConnection float64 `json:"load_bytes_per_connection,omitempty"`
 
 	Floor *Floor       `json:"floor,omitempty"`
 	Storm *StormResult `json:"storm,omitempty"`
@@ -47,6 +51,7 @@ type Result struct {
 	// Metrics are what the server's /metrics say: how much its counters grew in the measured time, and its gauges at the end.
 	// Series of one name are summed, zeros are left out. With Admin only.
 	Metrics map[string]float64 `json:"server_metrics,omitempty"`
+	Commits *Commits           `json:"server_commits,omitempty"`
 	// Limit says what the run was limited by, as far as the generator can tell; empty = nothing suspicious.
 	Limit string `json:"limit,omitempty"`
 
@@ -86,6 +91,7 @@ type Usage struct {
 	// MicrosPerMessage is CPU per delivered message.
 	MicrosPerMessage float64 `json:"cpu_us_per_message,omitempty"`
 	RSSAnon          int64   `json:"rss_anon_bytes,omitempty"`
+	Resident         int64   `json:"resident_bytes,omitempty"` // with its files; of the server, from /metrics
 	// BusyLoop is the busiest event loop's share of time awake; MaxStall is the longest time in ms that a loop did not look at
 	// its sockets, an error that may be in every latency. Of the load only.
 	BusyLoop float64 `json:"busy_loop,omitempty"`
@@ -95,12 +101,13 @@ type Usage struct {
 // Memory is one step of Idle.
 type Memory struct {
 	Connections int   `json:"connections"`
-	RSSAnon     int64 `json:"rss_anon_bytes"`
+	RSSAnon     int64 `json:"rss_anon_bytes,omitempty"`
+	LoadRSSAnon int64 `json:"load_rss_anon_bytes,omitempty"`
 }
 
 func newResult(p *plan, conns int) *Result {
 	r := &Result{Started: p.epoch, Connections: conns, Failures: map[string]int{}, Transport: map[string]int{},
-		Machine: thisMachine(), Configuration: p.configuration()}
+		Machine: ThisMachine(), Configuration: p.configuration()}
 	for _, t := range p.targets {
 		r.Transport[t.transport.String()]++
 	}
@@ -147,11 +154,30 @@ func (r *runner) usage(a, b usageSample) {
 	for i := range b.waited {
 		r.used.Busy = max(r.used.Busy, 1-float64(b.waited[i]-a.waited[i])/float64(wall))
 	}
-	if a.known && b.known {
-		r.result.Server = &Usage{CPUSeconds: seconds(b.server.cpu - a.server.cpu), RSSAnon: b.server.rssAnon}
-		r.result.Server.CPUShare = r.result.Server.CPUSeconds / wall.Seconds()
+	r.result.Server = serverUsage(a, b)
+	r.result.Metrics, r.result.Commits = growth(a.metrics, b.metrics), commits(a.metrics, b.metrics, wall)
+}
+
+// serverUsage is what the server used between two samples, from /proc or, without its process, from its /metrics; nil when
+// neither is known.
+func serverUsage(a, b usageSample) *Usage {
+	u := &Usage{Resident: int64(b.metrics[metricResident])}
+	switch {
+	case a.known && b.known:
+		u.CPUSeconds, u.RSSAnon = seconds(b.server.cpu-a.server.cpu), b.server.rssAnon
+	case len(a.metrics) > 0 && len(b.metrics) > 0:
+		u.CPUSeconds = b.metrics[metricCPU] - a.metrics[metricCPU]
+	default:
+		return nil
 	}
-	r.result.Metrics = growth(a.metrics, b.metrics)
+	u.CPUShare = u.CPUSeconds / b.at.Sub(a.at).Seconds()
+	return u
+}
+
+// ServerHere reports whether the server's process is known and on this machine.
+func (r *Result) ServerHere() bool {
+	here, _ := r.Configuration["server_on_this_machine"].(bool)
+	return here && r.Server != nil
 }
 
 // load sums up what the processes of the load used.
@@ -169,26 +195,9 @@ func (r *Result) load(parts []*partial, machineCPU int64) {
 		return
 	}
 	r.Load.CPUShare = r.Load.CPUSeconds / r.Seconds
-	if r.Server != nil {
+	if r.ServerHere() {
 		r.Others = max(0, seconds(machineCPU-local)/r.Seconds-r.Server.CPUShare)
 	}
-}
-
-// growth is what counters grew by and what gauges are.
-func growth(before, after map[string]float64) map[string]float64 {
-	grown := map[string]float64{}
-	for name, v := range after {
-		for _, suffix := range []string{"_total", "_sum", "_count"} {
-			if strings.HasSuffix(name, suffix) {
-				v -= before[name]
-				break
-			}
-		}
-		if v != 0 && !strings.HasSuffix(name, "_bucket") {
-			grown[name] = v
-		}
-	}
-	return grown
 }
 
 // check takes a process's failures.
@@ -209,6 +218,9 @@ func (r *Result) sum(s *stats, p *plan) {
 		r.Messages.PerRead = float64(s.packetsIn) / float64(max(s.reads, 1))
 		delivery, accept := s.delivery.summary(), s.accept.summary()
 		r.Delivery, r.Accept = &delivery, &accept
+		if lag := s.late.summary(); lag.Count > 0 {
+			r.SendLag = &lag
+		}
 		r.Distribution = s.delivery.distribution()
 		if r.Seconds > 0 {
 			r.Messages.DeliveredRate = float64(s.measured) / p.Duration.Seconds()
@@ -225,19 +237,32 @@ func (r *Result) sum(s *stats, p *plan) {
 	r.OK = len(r.Failures) == 0
 }
 
-// limit judges whether the generator was the bottleneck.
+// limit judges what, if not the server, was the bottleneck.
 func (r *Result) limit() string {
 	const busy = 0.9
 	cores := float64(r.Machine.CPUs)
-	switch {
-	case r.Seconds == 0:
+	var all []string
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if r.Seconds == 0 {
 		return ""
-	case r.Load.BusyLoop > busy:
-		return fmt.Sprintf("the load: its event loop was busy %.0f%% of the time", 100*r.Load.BusyLoop)
-	case r.Others > 0.25:
-		return fmt.Sprintf("other processes of this machine: they used %.2f of %d cores", r.Others, r.Machine.CPUs)
-	case r.Server != nil && r.Load.CPUShare+r.Server.CPUShare > busy*cores:
-		return fmt.Sprintf("the machine: server %.2f and load %.2f of %d cores", r.Server.CPUShare, r.Load.CPUShare, r.Machine.CPUs)
 	}
-	return ""
+	if r.Load.BusyLoop > busy {
+		add("the load: its event loop was busy %.0f%% of the time", 100*r.Load.BusyLoop)
+	}
+	switch {
+	case r.Others > 0.25:
+		add("other processes of this machine: they used %.2f of %d cores", r.Others, r.Machine.CPUs)
+	case r.ServerHere() && r.Load.CPUShare+r.Server.CPUShare > busy*cores:
+		add("the machine: server %.2f and load %.2f of %d cores", r.Server.CPUShare, r.Load.CPUShare, r.Machine.CPUs)
+	}
+	if r.sentLate() {
+		add("the load: it sent up to %.1f ms (p99) after the intended time", r.SendLag.P99)
+	}
+	return strings.Join(all, "; ")
+}
+
+// sentLate reports whether the load's lateness decides the latencies of an open loop.
+func (r *Result) sentLate() bool {
+	const felt, share = 1, 0.25 // ms; of the delivery's
+	return r.SendLag != nil && r.SendLag.P99 > felt && r.Delivery != nil && r.SendLag.P99 > share*r.Delivery.P99
 }

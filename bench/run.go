@@ -33,6 +33,8 @@ type runner struct {
 	during func(ctx context.Context) // runs beside the traffic until ctx ends, if set
 	sum    func(total *stats)        // fills in the scenario's own part of the result, if set
 
+	scraped scraped // owned by the reporter, of which there is one at a time
+
 	// of all processes, at the last meeting
 	lives, failed int
 
@@ -180,8 +182,9 @@ func (r *runner) report(stage func() string, done <-chan struct{}) {
 		case <-done:
 			return
 		case <-timer.C:
-			r.o.series.look(stage(), r.server, r.loadCPU())
+			second := r.o.series.look(stage(), r.server, r.loadCPU())
 			r.tell(stage())
+			r.scrape(context.Background(), second)
 			timer.Reset(untilNext())
 		}
 	}
@@ -358,7 +361,7 @@ func (r *runner) conclude(ctx context.Context) (*Result, error) {
 		r.result.check(p)
 	}
 	r.result.load(parts, r.machineCPU)
-	r.result.Series = r.o.series.samples()
+	r.result.Series = r.o.series.samples(r.o.until)
 	if r.sum != nil {
 		r.sum(&total)
 	}
@@ -385,7 +388,7 @@ func (r *runner) part() *partial {
 		l.tally.finish(l.clock(), l.lives)
 	}
 	if r.o.seat != nil {
-		r.o.series.samples() // the last second goes to the coordinator before the result
+		r.o.series.samples(r.o.until) // the last second goes to the coordinator before the result
 	}
 	return p
 }

@@ -141,6 +141,21 @@ func TestFanout(t *testing.T) {
 	}
 }
 
+func TestEcho(t *testing.T) {
+	o := options(t)
+	for name, procs := range map[string]int{"one process": 0, "processes": 2} {
+		t.Run(name, func(t *testing.T) {
+			o := o
+			o.Procs = procs
+			r, err := bench.Echo(t.Context(), o, bench.EchoOptions{Connections: 5, InFlight: 8})
+			mustPass(t, r, err, 5)
+			if r.Messages == nil || r.Messages.Sent < 40 || r.Messages.Delivered != r.Messages.Sent || r.Delivery.Count == 0 {
+				t.Errorf("messages %+v, delivery %+v", r.Messages, r.Delivery)
+			}
+		})
+	}
+}
+
 func TestIdle(t *testing.T) {
 	o := options(t)
 	o.Duration, o.HeartBeat = 100*time.Millisecond, 20*time.Millisecond

@@ -23,7 +23,10 @@ type Sample struct {
 	LoadCPU     float64 `json:"load_cpu_share"`
 	// Of the server's process, when it is known; CPU of one core.
 	ServerRSSAnon int64   `json:"server_rss_anon_bytes,omitempty"`
-	ServerCPU     float64 `json:"server_cpu_share,omitempty"`
+	ServerCPU     float64 `json:"server_cpu_share,omitempty"` // without the process: from /metrics
+	// What the server's /metrics say: all memory that it has, and Go's heap. With Admin only.
+	ServerResident int64 `json:"server_resident_bytes,omitempty"`
+	ServerHeap     int64 `json:"server_heap_bytes,omitempty"`
 }
 
 const (
@@ -185,10 +188,11 @@ func (s *series) complete(at *second, width float64) {
 	at.sum = nil
 }
 
-// look notes the stage and what the processes use, own of them the load, in ns of CPU; called about once a second.
-func (s *series) look(stage string, server *process, own int64) {
+// look notes the stage and what the processes use, own of them the load, in ns of CPU; called about once a second. It returns
+// the number of the second.
+func (s *series) look(stage string, server *process, own int64) (second int) {
 	if s == nil {
-		return
+		return 0
 	}
 	now := time.Now()
 	var of procSample
@@ -212,6 +216,17 @@ func (s *series) look(stage string, server *process, own int64) {
 	}
 	at.ServerRSSAnon = of.rssAnon
 	s.last = usageLook{at: now, own: own, server: of.cpu}
+	return i
+}
+
+// note lets f write into the sample of a second that was looked at.
+func (s *series) note(second int, f func(*Sample)) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.at(second).Sample)
 }
 
 // p99 is that of the last complete second's deliveries in ms, 0 = none.
@@ -228,8 +243,8 @@ func (s *series) p99() float64 {
 }
 
 // samples ends the series, when no loop runs any more. A last second of which less than a fifth has passed is left out: its
-// rate would be chance.
-func (s *series) samples() []Sample {
+// rate would be chance. What nobody looked at is of the stage before it or, behind until (ns, 0 = unknown), of the drain.
+func (s *series) samples(until int64) []Sample {
 	if s == nil {
 		return nil
 	}
@@ -249,6 +264,9 @@ func (s *series) samples() []Sample {
 		}
 		if at.Stage == "" {
 			at.Stage = stage
+			if until > 0 && i > 0 && int64(i)*int64(time.Second) >= until-int64(time.Second)/2 {
+				at.Stage = "drain"
+			}
 		}
 		stage = at.Stage
 		all = append(all, at.Sample)

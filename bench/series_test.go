@@ -45,7 +45,7 @@ func TestSeriesMergesTheLoops(t *testing.T) {
 	b.arrived(int64(time.Millisecond))
 	a.finish(int64(2500*time.Millisecond), 3)
 	b.finish(int64(2500*time.Millisecond), 5)
-	all := s.samples()
+	all := s.samples(0)
 	if len(all) != 3 {
 		t.Fatalf("%d samples", len(all))
 	}

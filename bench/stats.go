@@ -48,6 +48,7 @@ type stats struct {
 	login    histogram // connect → LOGIN answer
 	delivery histogram // intended send → arrival at the receiver
 	accept   histogram // intended send → SEND_ACK
+	late     histogram // intended send → the send, of open loops
 
 	sent, acked, delivered int64 // of the whole run
 	measured               int64 // deliveries that arrived within the measured time
@@ -67,7 +68,7 @@ type stats struct {
 }
 
 func newStats() stats {
-	return stats{login: newHistogram(), delivery: newHistogram(), accept: newHistogram(), named: map[string]histogram{}}
+	return stats{login: newHistogram(), delivery: newHistogram(), accept: newHistogram(), late: newHistogram(), named: map[string]histogram{}}
 }
 
 // hist is the scenario's histogram of that name.
@@ -90,6 +91,7 @@ func (s *stats) merge(o *stats) {
 	s.login.merge(o.login)
 	s.delivery.merge(o.delivery)
 	s.accept.merge(o.accept)
+	s.late.merge(o.late)
 	for name, h := range o.named {
 		s.hist(name).merge(h)
 	}
@@ -109,6 +111,13 @@ func (l *loop) arrived(intended int64) {
 	l.tally.arrived(l.now - intended)
 	if l.o.measures(intended) {
 		l.stats.delivery.record(l.now - intended)
+	}
+}
+
+// sentOf counts how late a message of an open loop is sent.
+func (l *loop) sentOf(intended int64) {
+	if l.o.measures(intended) {
+		l.stats.late.record(l.now - intended)
 	}
 }
 

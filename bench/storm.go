@@ -152,16 +152,19 @@ func (s *storm) round(ctx context.Context) error {
 	return nil
 }
 
-// await runs l until all its clients have everything that was sent, or nothing has come for the time of Drain.
+// await runs l until all its clients have everything that was sent, or nothing has come for the time of Drain, which is a
+// failure.
 func (s *storm) await(l *loop) error {
 	scene := l.scene.(*stormScene)
 	packets, since := l.stats.packetsIn-l.stats.heartBeats, l.clock()
-	return l.spin(len(l.conns), func() bool {
+	err := l.spin(len(l.conns), func() bool {
 		if fresh := l.stats.packetsIn - l.stats.heartBeats; fresh != packets {
 			packets, since = fresh, l.now
 		}
 		return scene.complete(l) || l.now-since > int64(l.o.Drain)
 	})
+	scene.check(l)
+	return err
 }
 
 const (
@@ -295,7 +298,8 @@ func (s *stormScene) message(l *loop, c *conn, p push) {
 
 func (s *stormScene) loggedIn(l *loop, _ *conn) { s.lastLogin = l.now }
 
-func (s *stormScene) finish(l *loop) {
+// check records who has not got everything: what came later, by the next storm's resume, would hide it.
+func (s *stormScene) check(l *loop) {
 	for i := range l.conns {
 		if c := &l.conns[i]; uint32(c.flow) != s.target {
 			l.fail("missing", "%d messages sent to user %s, %d came", s.target, l.o.user(c.number), c.flow)

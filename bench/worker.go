@@ -86,6 +86,8 @@ func (j *job) run(ctx context.Context, seat *member, w WorkerOptions) error {
 	switch j.Scenario {
 	case "idle":
 		return runJob(ctx, j, o, Idle)
+	case "echo":
+		return runJob(ctx, j, o, Echo)
 	case "private":
 		return runJob(ctx, j, o, Private)
 	case "group":

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ type common struct {
 	withFloor           func() bench.FloorOptions // what the floor of the scenario is; nil = it has none
 }
 
+// floorAlways are the scenarios whose rates mean little without the floor: they are measured with it unless told otherwise.
+var floorAlways = []string{"private", "fanout"}
+
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "meshbench",
@@ -41,15 +45,15 @@ func newCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(scenarios()...)
-	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker())
+	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker(), newBaseline())
 	return root
 }
 
 func scenarios() []*cobra.Command {
-	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm(), newSlow(), newMix()}
+	return []*cobra.Command{newIdle(), newPrivate(), newGroup(), newFanout(), newStorm(), newSlow(), newMix(), newEcho()}
 }
 
-func (c *common) register(f *pflag.FlagSet) {
+func (c *common) register(scenario string, f *pflag.FlagSet) {
 	f.StringSliceVar(&c.o.Addrs, "addr", []string{"ws://127.0.0.1:8080/im", "tcp://127.0.0.1:8081"}, "server `addresses`; connections take them in turn")
 	f.StringVar(&c.o.Transport, "transport", "mix", "which of the addresses: ws, tcp or mix")
 	f.StringVar(&c.sources, "sources", "", "source `addresses` of the connections, such as 127.0.1.1-127.0.1.20")
@@ -75,7 +79,8 @@ func (c *common) register(f *pflag.FlagSet) {
 	f.StringVar(&c.o.Admin, "admin", "", "`URL` of the server's admin port, such as http://127.0.0.1:8090")
 	f.StringVar(&c.o.AdminAuth, "admin-token", "", "`token` of the admin port")
 	if c.withFloor != nil {
-		f.BoolVar(&c.floor, "floor", false, "measure what this kernel allows before and after, and state the run's share of it")
+		f.BoolVar(&c.floor, "floor", slices.Contains(floorAlways, scenario),
+			"measure what this kernel allows before and after, some 3 s each, and state the run's share of it; for private and fanout the default when the server is here (--server-pid, --local)")
 	}
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "`file` for a profile of the generator itself")
 	f.StringVar(&c.report, "report", "", "`file` for a page with plots, such as out.html; it needs no network")
@@ -130,6 +135,9 @@ func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pf
 			}
 			out, live := &printer{out: cmd.OutOrStdout(), asJSON: c.asJSON}, newLiveLine(cmd.ErrOrStderr())
 			o.Progress = live.show()
+			if !cmd.Flags().Changed("floor") && o.ServerPID == 0 {
+				c.floor = false // the server may be on another machine, whose floor this is not
+			}
 			result, err := profiled(c.cpuProfile, func() (*bench.Result, error) { return c.run(cmd.Context(), o, run) })
 			live.clear()
 			if err != nil {
@@ -144,7 +152,7 @@ func scenario(use, short string, floor func() bench.FloorOptions, flags func(*pf
 			return nil
 		},
 	}
-	c.register(cmd.Flags())
+	c.register(use, cmd.Flags())
 	flags(cmd.Flags())
 	return cmd
 }
@@ -222,4 +230,14 @@ func newFanout() *cobra.Command {
 			f.IntVar(&g.Size, "size", 64, "bytes of a message's content, at least 44")
 		},
 		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Fanout(ctx, o, g) })
+}
+
+func newEcho() *cobra.Command {
+	var eo bench.EchoOptions
+	return scenario("echo", "Requests that are answered at once: what the server costs when it has nothing to do.", nil,
+		func(f *pflag.FlagSet) {
+			f.IntVar(&eo.Connections, "connections", 100, "number of connections")
+			f.IntVar(&eo.InFlight, "in-flight", 64, "requests of a connection on their way")
+		},
+		func(ctx context.Context, o bench.Options) (*bench.Result, error) { return bench.Echo(ctx, o, eo) })
 }

@@ -119,9 +119,19 @@ type localServer struct {
 }
 
 func (s *localServer) dataDir() string { return filepath.Join(s.folder, "data") }
+func (s *localServer) keyFile() string { return filepath.Join(s.dataDir(), "jwt.key") }
 
-// startServer runs the server and waits until it says that it is ready.
+// startServer runs a Mesh-Talk server without limits.
 func startServer(ctx context.Context, path string, flags []string) (*localServer, error) {
+	return startProgram(ctx, path, func(dataDir string) []string {
+		return append([]string{"serve", "--data-dir", dataDir, "--websocket.host=127.0.0.1", "--websocket.port=0", "--tcpsocket.host=127.0.0.1",
+			"--tcpsocket.port=0", "--admin.host=127.0.0.1", "--admin.port=0", "--limits.connections-per-ip=0",
+			"--limits.handshakes-per-second-per-ip=0", "--limits.messages-per-second=0", "--log.level=warn"}, flags...)
+	})
+}
+
+// startProgram runs a server and waits until it says that it is ready.
+func startProgram(ctx context.Context, path string, args func(dataDir string) []string) (*localServer, error) {
 	s := &localServer{exited: make(chan error, 1)}
 	var err error
 	if s.folder, err = os.MkdirTemp("", "meshbench-"); err != nil {
@@ -130,10 +140,7 @@ func startServer(ctx context.Context, path string, flags []string) (*localServer
 	if s.log, err = os.Create(filepath.Join(s.folder, "log")); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.folder))
 	}
-	args := []string{"serve", "--data-dir", s.dataDir(), "--websocket.host=127.0.0.1", "--websocket.port=0", "--tcpsocket.host=127.0.0.1",
-		"--tcpsocket.port=0", "--admin.host=127.0.0.1", "--admin.port=0", "--limits.connections-per-ip=0",
-		"--limits.handshakes-per-second-per-ip=0", "--limits.messages-per-second=0", "--log.level=warn"}
-	s.cmd = exec.Command(path, append(args, flags...)...)
+	s.cmd = exec.Command(path, args(s.dataDir())...)
 	s.cmd.Dir, s.cmd.Stderr = s.folder, s.log
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "MESHTALK_") { // its settings are these flags alone

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,8 +51,13 @@ func TestRunLocal(t *testing.T) {
 	if !r.OK || r.Messages == nil || r.Messages.Delivered == 0 || len(r.Transport) != 2 || len(r.Metrics) == 0 || len(r.Distribution) == 0 {
 		t.Errorf("%+v", r)
 	}
-	if len(r.Series) == 0 || r.Series[0].Delivery == nil || r.Series[0].Connections != 10 || r.Series[0].ServerRSSAnon == 0 {
+	if !slices.ContainsFunc(r.Series, func(s bench.Sample) bool {
+		return s.Delivery != nil && s.Connections == 10 && s.ServerRSSAnon > 0 && s.ServerResident > s.ServerHeap && s.ServerHeap > 0
+	}) {
 		t.Errorf("series %+v", r.Series)
+	}
+	if r.Floor == nil || r.Floor.DeliveriesShare == 0 || len(r.Floor.Syncs) == 0 || r.Commits == nil || r.Commits.PerSecond == 0 || r.Commits.P99 < r.Commits.P50 {
+		t.Errorf("floor %+v, commits %+v", r.Floor, r.Commits)
 	}
 	if _, err := f("private", "--server-flag=--no-such-flag"); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
 		t.Errorf("a server that does not start: %v", err)

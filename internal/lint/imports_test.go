@@ -43,8 +43,10 @@ var mayImport = map[string][]string{
 	"client": {"codec"},
 	"bench":  {"client", "codec"},
 
+	"bench/baseline": {}, // what it is compared with shares nothing with it
+
 	"cmd/meshtalk":  {"bench", "client", "codec", "config", "server"},
-	"cmd/meshbench": {"bench", "client", "codec", "config", "server"},
+	"cmd/meshbench": {"bench", "bench/baseline", "client", "codec", "config", "server"},
 
 	"internal/services": {}, // for tests
 
@@ -61,6 +63,7 @@ var onlyIn = map[string][]string{
 	"github.com/prometheus":         {"console"},
 	"github.com/knadh/koanf":        {"config"},
 	"github.com/spf13/cobra":        {"cmd/meshtalk", "cmd/meshbench"},
+	"github.com/coder/websocket":    {"bench/baseline"}, // and tests
 	"github.com/jackc/pgx":          {"store/postgres"},
 	"github.com/pressly/goose":      {"store/postgres"},
 	"github.com/redis/rueidis":      {"cluster/redis"},
