@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
