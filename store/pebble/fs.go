@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -126,6 +127,13 @@ func (f *failFS) create(name string, category vfs.DiskWriteCategory, open func()
 			return nil, f.failed()
 		}
 		return mem.Create(name, category)
+	}
+	if strings.HasPrefix(filepath.Base(name), "marker.") && f.ours(name) {
+		// It names a file that was just made; some file systems may keep the name alone when the power fails now.
+		if err := syncDir(f.FS, f.dir); err != nil {
+			f.fail(err)
+			return f.memory(name).Create(name, category)
+		}
 	}
 	file, err := open()
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -20,8 +21,12 @@ import (
 //	copy of fedcba9876543210
 //
 // The last line is only in copies: logs that were copied with it carry the old epoch.
+//
+// A new store has it under the name STORE.new first, before anything else is there, and under its own when all is there: a first start
+// that did not come to its end has promised nothing, and begins again.
 const (
 	identityFile = "STORE"
+	identityNew  = identityFile + ".new"
 	// formatVersion is raised when an older program could not read the files, or this one those of an older.
 	formatVersion = 2
 	epochLen      = 16 // hexadecimal digits
@@ -73,15 +78,16 @@ func parseIdentity(path, text string) (id identity, err error) {
 }
 
 // readIdentity refuses a directory whose files cannot be a whole store, before Pebble would begin a new one beside them.
-// found is false for a directory without a store.
+// found is false for a directory without a store; what an interrupted first start left there is removed.
 func readIdentity(fs vfs.FS, dir string) (id identity, found bool, err error) {
 	names, err := fs.List(dir)
 	if err != nil {
 		return id, false, fmt.Errorf("store: %w", err)
 	}
-	var own, manifest, log, data bool
+	var own, begun, manifest, log, data bool
 	for _, n := range names {
 		own = own || n == identityFile
+		begun = begun || n == identityNew
 		manifest = manifest || strings.HasPrefix(n, "marker.manifest.")
 		log = log || strings.HasSuffix(n, ".log")
 		data = data || strings.HasSuffix(n, ".sst") || strings.HasPrefix(n, "MANIFEST-")
@@ -90,6 +96,8 @@ func readIdentity(fs vfs.FS, dir string) (id identity, found bool, err error) {
 		return fmt.Errorf("store: %s is corrupt: %s is missing", dir, missing)
 	}
 	switch {
+	case begun && !own:
+		return id, false, removeBegun(fs, dir, names)
 	case own && !manifest:
 		return id, false, corrupt("marker.manifest.*, the name of the manifest,")
 	case manifest && !log:
@@ -113,31 +121,79 @@ func readIdentity(fs vfs.FS, dir string) (id identity, found bool, err error) {
 	return id, err == nil, err
 }
 
-// writeIdentity makes a new directory a store.
-func writeIdentity(fs vfs.FS, dir string, id identity) error {
-	path := filepath.Join(dir, identityFile)
-	file, err := fs.Create(path+".new", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	_, err = io.WriteString(file, id.text())
-	if err := errors.Join(err, file.Sync(), file.Close(), fs.Rename(path+".new", path)); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	parent, err := fs.OpenDir(dir)
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
-		return fmt.Errorf("store: %w", err)
+// removeBegun removes what Pebble makes; STORE.new stays until a store is whole.
+func removeBegun(fs vfs.FS, dir string, names []string) error {
+	for _, n := range names {
+		if isPebbles(n) {
+			if err := fs.RemoveAll(filepath.Join(dir, n)); err != nil {
+				return fmt.Errorf("store: %w", err)
+			}
+		}
 	}
 	return nil
 }
 
-func syncDir(name string) error {
-	d, err := os.Open(name)
+func isPebbles(name string) bool {
+	for _, prefix := range []string{"MANIFEST-", "OPTIONS-", "marker.", "temporary."} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".sst")
+}
+
+// beginIdentity notes in a directory without a database that one begins. The way to the directory may be new as well: it is synced too.
+func beginIdentity(fs vfs.FS, dir string, id identity) error {
+	names, err := fs.List(dir)
 	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if slices.ContainsFunc(names, isPebbles) {
+		return nil // it has to be found empty, see refuseForeign
+	}
+	if err := writeSynced(fs, filepath.Join(dir, identityNew), id.text()); err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	for parent := dir; ; parent = filepath.Dir(parent) {
+		if err := syncDir(fs, parent); err != nil && !errors.Is(err, os.ErrPermission) { // what we may not read, we did not make
+			return err
+		}
+		if parent == filepath.Dir(parent) {
+			return nil
+		}
+	}
+}
+
+// writeIdentity makes a directory with a whole database a store.
+func writeIdentity(fs vfs.FS, dir string, id identity) error {
+	if err := writeSynced(fs, filepath.Join(dir, identityNew), id.text()); err != nil {
+		return err
+	}
+	if err := fs.Rename(filepath.Join(dir, identityNew), filepath.Join(dir, identityFile)); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return syncDir(fs, dir)
+}
+
+func writeSynced(fs vfs.FS, path, text string) error {
+	file, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	_, err = io.WriteString(file, text)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("store: %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(fs vfs.FS, name string) error {
+	d, err := fs.OpenDir(name)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("store: %s: %w", name, err)
+	}
+	return nil
 }

@@ -158,6 +158,9 @@ func open(o Options) (_ *Store, err error) {
 	}
 	if !found {
 		id.epoch = newEpoch()
+		if err = beginIdentity(o.fs, o.Dir, id); err != nil {
+			return nil, err
+		}
 	}
 	s.identity = id
 	usage, err := o.fs.GetDiskUsage(o.Dir)
@@ -295,7 +298,7 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 	if err := g.fs.failed(); err != nil {
 		return readOnly(err)
 	}
-	if err := errors.Join(os.Rename(partial, dir), syncDir(filepath.Dir(dir))); err != nil {
+	if err := errors.Join(os.Rename(partial, dir), syncDir(s.opts.fs, filepath.Dir(dir))); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
 	}
 	return nil
