@@ -100,6 +100,14 @@ func (r *Recorder) Ordered(user, terminal string, code codec.Code, reason string
 	r.note(func() { r.orders = append(r.orders, Order{user, terminal, code, reason, before}) })
 }
 
+// Asked implements cluster.Receiver: the answer names the question; to "wait" there is none before the end.
+func (r *Recorder) Asked(ctx context.Context, question []byte) []byte {
+	if string(question) == "wait" {
+		<-ctx.Done()
+	}
+	return append([]byte("answer to "), question...)
+}
+
 // Resync implements cluster.Receiver.
 func (r *Recorder) Resync() { r.note(func() { r.resyncs++ }) }
 

@@ -20,11 +20,11 @@ const payloadVersion = 1
 
 // The kinds of records.
 const (
-	kindMessage    byte = 1  // a codec.ConvMessage; the wakes after it are of it
+	kindMessage    byte = 1  // a codec.ConvMessage; the wakes and the broadcast after it are of it
 	kindWake       byte = 2  // user, inbox
 	kindGroupWake  byte = 3  // group, inbox
 	kindPacket     byte = 4  // bytes; the signals after it carry them
-	kindSignal     byte = 5  // user
+	kindSignal     byte = 5  // user, group, except: a user's or a group's
 	kindState      byte = 6  // user of the signal, then user, online, lastSeen, n, n terminals
 	kindMembers    byte = 7  // group, large, became large, n, n added, m, m removed
 	kindAnswer     byte = 8  // a cluster.Answer
@@ -33,6 +33,9 @@ const (
 	kindHello      byte = 11 // the sender has come (back): read the table of nodes
 	kindBye        byte = 12 // the sender leaves as planned; alone in its payload, whose number does not count
 	kindLost       byte = 13 // the sender has lost payloads or wakes and cannot tell whose
+	kindBroadcast  byte = 14 // of the message before
+	kindAsk        byte = 15 // number of the question, question
+	kindTold       byte = 16 // number of the question, answer
 )
 
 // order is what cluster.Cluster.Order carries.
@@ -47,6 +50,12 @@ type order struct {
 type superseded struct {
 	user, terminal string
 	ref            uint64
+}
+
+// question is what kindAsk and kindTold carry: the number is the asking node's, text the question or its answer.
+type question struct {
+	number uint64
+	text   []byte
 }
 
 // encoder builds one payload. Consecutive wakes of one message, and consecutive signals of one packet, carry it once.
@@ -103,8 +112,16 @@ func (e *encoder) convMessage(m *codec.ConvMessage) {
 	e.message = m
 }
 
+// broadcast appends a signal for everyone.
+func (e *encoder) broadcast(m *codec.ConvMessage) {
+	if m != e.message {
+		e.convMessage(m)
+	}
+	e.notice(kindBroadcast)
+}
+
 // signal appends a signal that carries a packet.
-func (e *encoder) signal(user string, packet []byte) {
+func (e *encoder) signal(user, group, except string, packet []byte) {
 	if len(packet) == 0 || &packet[0] != e.packet {
 		e.body = append(e.body[:0], packet...)
 		e.record(kindPacket)
@@ -112,7 +129,7 @@ func (e *encoder) signal(user string, packet []byte) {
 			e.packet = &packet[0]
 		}
 	}
-	e.body = appendText(e.body[:0], user)
+	e.body = appendText(appendText(appendText(e.body[:0], user), group), except)
 	e.record(kindSignal)
 }
 
@@ -162,7 +179,13 @@ func (e *encoder) superseded(s superseded) {
 	e.record(kindSuperseded)
 }
 
-// notice appends a record that has no body: kindHello, kindBye or kindLost.
+// question appends a kindAsk or a kindTold.
+func (e *encoder) question(kind byte, q question) {
+	e.body = appendText(binary.AppendUvarint(e.body[:0], q.number), q.text)
+	e.record(kind)
+}
+
+// notice appends a record that has no body.
 func (e *encoder) notice(kind byte) {
 	e.body = e.body[:0]
 	e.record(kind)

@@ -242,6 +242,7 @@ func (c *Cluster) handPayload(r cluster.Receiver, e *event) {
 		}
 		return
 	}
+	c.questions.told(p.told) // late is better than never
 	old, gap := c.expect.check(source{p.sender, e.everyone}, p.number)
 	if gap || p.lost {
 		c.stats.gaps.Add(1)
@@ -271,6 +272,9 @@ func (c *Cluster) handPayload(r cluster.Receiver, e *event) {
 	}
 	for _, o := range p.orders {
 		r.Ordered(o.user, o.terminal, o.code, o.reason, o.before)
+	}
+	for _, q := range p.asked {
+		c.answer(r, p.sender, q)
 	}
 	if p.hello {
 		c.look()

@@ -36,11 +36,12 @@ type item struct {
 	to      string // an incarnation, everyone, or "" for the nodes where the user is
 	user    string
 	group   string
+	except  string
 	inbox   uint64
 	message *codec.ConvMessage
 	packet  []byte
 	state   *codec.PresenceState
-	other   any // cluster.MembersChange, cluster.Answer, order, superseded
+	other   any // cluster.MembersChange, cluster.Answer, order, superseded, question
 	bytes   int // what it counts for in the queue: the first wake of a message counts for all of it
 }
 
@@ -151,9 +152,14 @@ func (c *Cluster) Send(signals []cluster.Signal) {
 	items := make([]item, len(signals))
 	for i := range signals {
 		s := &signals[i]
-		if s.State != nil {
+		switch {
+		case s.Broadcast != nil:
+			items[i] = item{kind: kindBroadcast, to: everyone, message: s.Broadcast, bytes: len(s.Broadcast.Content)}
+		case s.State != nil:
 			items[i] = item{kind: kindState, to: everyone, user: s.User, state: s.State}
-		} else {
+		case s.Group != "":
+			items[i] = item{kind: kindSignal, to: everyone, group: s.Group, except: s.Except, packet: s.Packet, bytes: len(s.Packet)}
+		default:
 			items[i] = item{kind: kindSignal, user: s.User, packet: s.Packet, bytes: len(s.Packet)}
 		}
 	}
@@ -381,7 +387,9 @@ func (i *item) append(e *encoder) bool {
 		e.wake(i.user, i.group, i.inbox, i.message)
 		return true
 	case kindSignal:
-		e.signal(i.user, i.packet)
+		e.signal(i.user, i.group, i.except, i.packet)
+	case kindBroadcast:
+		e.broadcast(i.message)
 	case kindState:
 		e.state(i.user, i.state)
 	case kindMembers:
@@ -392,6 +400,8 @@ func (i *item) append(e *encoder) bool {
 		e.order(i.other.(order))
 	case kindSuperseded:
 		e.superseded(i.other.(superseded))
+	case kindAsk, kindTold:
+		e.question(i.kind, i.other.(question))
 	default:
 		e.notice(i.kind)
 	}
