@@ -49,11 +49,6 @@ type Order struct {
 
 var _ cluster.Receiver = (*Recorder)(nil)
 
-// Asked answers with the question, said twice.
-func (r *Recorder) Asked(_ context.Context, question []byte) []byte {
-	return append(slices.Clone(question), question...)
-}
-
 // note runs f, which records one call; calls must come one after the other.
 func (r *Recorder) note(f func()) {
 	r.mu.Lock()
@@ -103,6 +98,14 @@ func (r *Recorder) NodesChanged(n []cluster.Node) {
 // Ordered implements cluster.Receiver.
 func (r *Recorder) Ordered(user, terminal string, code codec.Code, reason string, before int64) {
 	r.note(func() { r.orders = append(r.orders, Order{user, terminal, code, reason, before}) })
+}
+
+// Asked implements cluster.Receiver: the answer names the question; to "wait" there is none before the end.
+func (r *Recorder) Asked(ctx context.Context, question []byte) []byte {
+	if string(question) == "wait" {
+		<-ctx.Done()
+	}
+	return append([]byte("answer to "), question...)
 }
 
 // Resync implements cluster.Receiver.

@@ -4,77 +4,89 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/meshtalk/meshtalk/cluster"
 )
 
-// question is a question to another node, or its answer.
-type question struct {
-	number uint64 // of the asker's
-	text   []byte
-}
+// answersMax is how many questions of others are being answered at a time; more are not answered.
+const answersMax = 128
 
-// asking are the questions of this node that wait for their answers.
-type asking struct {
+// questions are those that were asked from here, and the answering of those that were asked from elsewhere.
+type questions struct {
+	room chan struct{}   // one element for each that is being answered
+	ctx  context.Context // ends with Run; set by it
+	all  sync.WaitGroup
+
 	mu      sync.Mutex // guards the rest
-	next    uint64
-	waiting map[uint64]chan []byte
+	last    uint64
+	waiting map[uint64]chan<- []byte
 }
 
-func (a *asking) begin() (uint64, chan []byte) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.waiting == nil {
-		a.waiting = map[uint64]chan []byte{}
-	}
-	a.next++
-	answer := make(chan []byte, 1)
-	a.waiting[a.next] = answer
-	return a.next, answer
+func newQuestions() *questions {
+	return &questions{room: make(chan struct{}, answersMax), waiting: map[uint64]chan<- []byte{}}
 }
 
-func (a *asking) end(number uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.waiting, number)
-}
-
-// told takes an answer. The second one to a question is dropped.
-func (a *asking) told(q question) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if answer, ok := a.waiting[q.number]; ok {
-		answer <- q.text
-		delete(a.waiting, q.number)
+// ask gives a number for a question, the channel of its answer, and what forgets it.
+func (q *questions) ask() (number uint64, answer <-chan []byte, forget func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last++
+	number = q.last
+	c := make(chan []byte, 1)
+	q.waiting[number] = c
+	return number, c, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		delete(q.waiting, number)
 	}
 }
 
-// Ask implements cluster.Cluster.
+// told hands answers to who waits for them.
+func (q *questions) told(answers []question) {
+	for _, a := range answers {
+		q.mu.Lock()
+		c := q.waiting[a.number]
+		delete(q.waiting, a.number)
+		q.mu.Unlock()
+		if c != nil {
+			c <- a.text
+		}
+	}
+}
+
+// Ask implements cluster.Cluster. The question and its answer share the queues of all else: up to 256 KiB each is fair.
 func (c *Cluster) Ask(ctx context.Context, node string, text []byte) ([]byte, error) {
 	incarnation, ok := c.nodes.snapshot.Load().incarnation(node)
 	if !ok {
-		return nil, fmt.Errorf("redis: no live node %s", node)
+		return nil, fmt.Errorf("cluster/redis: no node %q", node)
 	}
-	number, answer := c.asking.begin()
-	defer c.asking.end(number)
-	c.out.one(item{kind: kindAsk, to: incarnation, other: question{number, text}})
+	if err := c.State(); err != nil {
+		return nil, fmt.Errorf("asking node %q: %w", node, err)
+	}
+	number, answer, forget := c.questions.ask()
+	defer forget()
+	c.out.put(item{kind: kindAsk, to: incarnation, other: question{number, text}, bytes: len(text)})
 	select {
-	case text := <-answer:
-		return text, nil
+	case a := <-answer:
+		return a, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("redis: node %s does not answer: %w", node, ctx.Err())
+		return nil, fmt.Errorf("asking node %q: %w", node, context.Cause(ctx))
 	}
 }
 
-// answerTime bounds an answer: who asks waits no longer.
-const answerTime = 5 * time.Second
-
-// answer has the receiver answer a question of the node asker, on a goroutine of its own.
-func (c *Cluster) answer(ctx context.Context, r cluster.Receiver, asker string, q question) {
-	c.answers.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, answerTime)
-		defer cancel()
-		c.out.one(item{kind: kindTold, to: asker, other: question{q.number, r.Asked(ctx, q.text)}})
+// answer answers a question of another node from a goroutine of its own. One too many is dropped: who asked waits no longer than
+// its ctx.
+func (c *Cluster) answer(r cluster.Receiver, from string, ask question) {
+	q := c.questions
+	select {
+	case q.room <- struct{}{}:
+	default:
+		c.drop(1)
+		return
+	}
+	q.all.Go(func() {
+		defer func() { <-q.room }()
+		text := r.Asked(q.ctx, ask.text)
+		c.out.put(item{kind: kindTold, to: from, other: question{ask.number, text}, bytes: len(text)})
 	})
 }

@@ -73,9 +73,9 @@ func probe(ctx context.Context, o *Options, address string) (s seen, err error) 
 	major, _ := strconv.Atoi(strings.Split(s.version, ".")[0])
 	switch {
 	case major < oldestServer:
-		return s, fmt.Errorf("Redis %s is too old, %d.0 is needed", s.version, oldestServer)
+		return s, fmt.Errorf("version %s of Redis is too old, %d.0 is needed", s.version, oldestServer)
 	case s.mode == clustered && major < oldestCluster:
-		return s, fmt.Errorf("Redis %s is too old, a Redis Cluster needs %d.0 (sharded Pub/Sub)", s.version, oldestCluster)
+		return s, fmt.Errorf("version %s of Redis is too old, a Redis Cluster needs %d.0 (sharded Pub/Sub)", s.version, oldestCluster)
 	case s.mode == watched:
 		s.master, err = masterOf(ctx, client, o.Master)
 	}

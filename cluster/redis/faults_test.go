@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/cluster/clustertest"
+	"github.com/meshtalk/meshtalk/internal/services"
 )
 
 // whereIs gives "terminal@node" of a user, or nil when that cannot be asked now.
@@ -207,10 +208,10 @@ func TestConcurrentLoginsAndRestart(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
-	p := startProxy(t, s.address())
+	p := services.NewProxy(t, s.address())
 	tc := newCluster(s.address())
 	through := *tc
-	through.addresses = []string{p.address()}
+	through.addresses = []string{p.Addr}
 	a := clustertest.Start(t, through.open(t, "a"))
 	b := clustertest.Start(t, tc.open(t, "b"))
 	a.WaitNodes(t, "a", "b")
@@ -223,7 +224,7 @@ func TestCutOff(t *testing.T) {
 	wantRoutes(t, b, "left", "web@a")
 	resyncs := a.Resyncs()
 
-	p.setCut(true)
+	p.Cut()
 	clustertest.Eventually(t, "a notices", func() bool { return a.State() != nil })
 	join(t, b, "older on a", 4)
 	join(t, a, "older on b", 5)
@@ -240,7 +241,7 @@ func TestCutOff(t *testing.T) {
 	b.WaitNodes(t, "b") // its lease has ended
 	changes := a.NodeChanges()
 
-	p.setCut(false)
+	p.Restore()
 	b.WaitNodes(t, "b", "a")
 	waitLost(t, a, "older on a", 1)
 	waitLost(t, b, "older on b", 2)

@@ -136,7 +136,7 @@ func (c *Cluster) keepLease(ctx context.Context) error {
 		}
 		wait, state, err := c.renew(ctx, &contact)
 		if errors.Is(err, errTaken) {
-			c.gate.set(false, err)
+			_, _ = c.gate.set(false, err)
 			return err
 		}
 		if state == "lapsed" {

@@ -20,11 +20,11 @@ const payloadVersion = 1
 
 // The kinds of records.
 const (
-	kindMessage    byte = 1  // a codec.ConvMessage; the wakes after it are of it
+	kindMessage    byte = 1  // a codec.ConvMessage; the wakes and the broadcast after it are of it
 	kindWake       byte = 2  // user, inbox
 	kindGroupWake  byte = 3  // group, inbox
 	kindPacket     byte = 4  // bytes; the signals after it carry them
-	kindSignal     byte = 5  // user
+	kindSignal     byte = 5  // user, group, except: a user's or a group's
 	kindState      byte = 6  // user of the signal, then user, online, lastSeen, n, n terminals
 	kindMembers    byte = 7  // group, large, became large, n, n added, m, m removed
 	kindAnswer     byte = 8  // a cluster.Answer
@@ -33,11 +33,9 @@ const (
 	kindHello      byte = 11 // the sender has come (back): read the table of nodes
 	kindBye        byte = 12 // the sender leaves as planned; alone in its payload, whose number does not count
 	kindLost       byte = 13 // the sender has lost payloads or wakes and cannot tell whose
-
-	kindGroupSignal byte = 14 // group, except: a signal that carries the packet before it to a large group
-	kindBroadcast   byte = 15 // for every session: the message before it
-	kindAsk         byte = 16 // number, question
-	kindTold        byte = 17 // number of the question, answer
+	kindBroadcast  byte = 14 // of the message before
+	kindAsk        byte = 15 // number of the question, question
+	kindTold       byte = 16 // number of the question, answer
 )
 
 // order is what cluster.Cluster.Order carries.
@@ -52,6 +50,12 @@ type order struct {
 type superseded struct {
 	user, terminal string
 	ref            uint64
+}
+
+// question is what kindAsk and kindTold carry: the number is the asking node's, text the question or its answer.
+type question struct {
+	number uint64
+	text   []byte
 }
 
 // encoder builds one payload. Consecutive wakes of one message, and consecutive signals of one packet, carry it once.
@@ -108,35 +112,16 @@ func (e *encoder) convMessage(m *codec.ConvMessage) {
 	e.message = m
 }
 
-// signal appends a signal that carries a packet.
-func (e *encoder) signal(user string, packet []byte) {
-	e.carry(packet)
-	e.body = appendText(e.body[:0], user)
-	e.record(kindSignal)
-}
-
-// groupSignal appends a signal to a large group.
-func (e *encoder) groupSignal(group, except string, packet []byte) {
-	e.carry(packet)
-	e.body = appendText(appendText(e.body[:0], group), except)
-	e.record(kindGroupSignal)
-}
-
-// broadcast appends a message for every session.
+// broadcast appends a signal for everyone.
 func (e *encoder) broadcast(m *codec.ConvMessage) {
-	e.convMessage(m)
-	e.body = e.body[:0]
-	e.record(kindBroadcast)
+	if m != e.message {
+		e.convMessage(m)
+	}
+	e.notice(kindBroadcast)
 }
 
-// question appends a question or its answer.
-func (e *encoder) question(kind byte, q question) {
-	e.body = appendText(binary.AppendUvarint(e.body[:0], q.number), q.text)
-	e.record(kind)
-}
-
-// carry appends a packet unless it is the last one still.
-func (e *encoder) carry(packet []byte) {
+// signal appends a signal that carries a packet.
+func (e *encoder) signal(user, group, except string, packet []byte) {
 	if len(packet) == 0 || &packet[0] != e.packet {
 		e.body = append(e.body[:0], packet...)
 		e.record(kindPacket)
@@ -144,6 +129,8 @@ func (e *encoder) carry(packet []byte) {
 			e.packet = &packet[0]
 		}
 	}
+	e.body = appendText(appendText(appendText(e.body[:0], user), group), except)
+	e.record(kindSignal)
 }
 
 func (e *encoder) state(user string, s *codec.PresenceState) {
@@ -192,7 +179,13 @@ func (e *encoder) superseded(s superseded) {
 	e.record(kindSuperseded)
 }
 
-// notice appends a record that has no body: kindHello, kindBye or kindLost.
+// question appends a kindAsk or a kindTold.
+func (e *encoder) question(kind byte, q question) {
+	e.body = appendText(binary.AppendUvarint(e.body[:0], q.number), q.text)
+	e.record(kind)
+}
+
+// notice appends a record that has no body.
 func (e *encoder) notice(kind byte) {
 	e.body = e.body[:0]
 	e.record(kind)

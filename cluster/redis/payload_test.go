@@ -27,6 +27,8 @@ func sample() (text string, want payload) {
 			{User: "bob", Packet: []byte(`{"cmd":12}`)}, {User: "carol", Packet: []byte(`{"cmd":12}`)},
 			{User: "dan", State: &codec.PresenceState{User: "dan", Online: true, Terminals: []string{"web", "ios"}, LastSeen: 12}},
 			{User: "eve", State: &codec.PresenceState{User: "eve", LastSeen: -1}},
+			{Group: "big", Except: "alice", Packet: []byte(`{"cmd":13}`)},
+			{Broadcast: first},
 		},
 		members: []cluster.MembersChange{{Group: "team", Added: []string{"x", "y"}, Removed: []string{"z"}, Large: true, BecameLarge: true}, {Group: "small"}},
 		answers: []cluster.Answer{{
@@ -34,6 +36,8 @@ func sample() (text string, want payload) {
 		}, {}},
 		orders:     []order{{user: "bob", terminal: "web", code: codec.CodeKicked, reason: "why", before: 77}},
 		superseded: []superseded{{user: "bob", terminal: "ios", ref: 1<<64 - 1}},
+		asked:      []question{{number: 3, text: []byte("who?")}, {number: 1 << 50}},
+		told:       []question{{number: 2, text: []byte("me")}},
 		hello:      true, bye: true, lost: true,
 	}
 	var e encoder
@@ -42,10 +46,10 @@ func sample() (text string, want payload) {
 		e.wake(w.User, w.Group, w.Inbox, w.Message)
 	}
 	shared := want.signals[0].Packet
-	e.signal("bob", shared)
-	e.signal("carol", shared)
+	e.signal("bob", "", "", shared)
+	e.signal("carol", "", "", shared)
 	for _, s := range want.signals[2:] {
-		e.state(s.User, s.State)
+		write(&e, s)
 	}
 	for _, m := range want.members {
 		e.members(m)
@@ -55,10 +59,25 @@ func sample() (text string, want payload) {
 	}
 	e.order(want.orders[0])
 	e.superseded(want.superseded[0])
+	e.question(kindAsk, want.asked[0])
+	e.question(kindAsk, want.asked[1])
+	e.question(kindTold, want.told[0])
 	e.notice(kindHello)
 	e.notice(kindBye)
 	e.notice(kindLost)
 	return string(e.b), want
+}
+
+// write appends any signal.
+func write(e *encoder, s cluster.Signal) {
+	switch {
+	case s.Broadcast != nil:
+		e.broadcast(s.Broadcast)
+	case s.State != nil:
+		e.state(s.User, s.State)
+	default:
+		e.signal(s.User, s.Group, s.Except, s.Packet)
+	}
 }
 
 func TestPayload(t *testing.T) {
@@ -70,7 +89,7 @@ func TestPayload(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("read\n%+v\nwant\n%+v", got, want)
 	}
-	if n := strings.Count(text, "héllo"); n != 1 {
+	if n := strings.Count(text, "héllo"); n != 2 { // the second time as a broadcast after another message
 		t.Errorf("a message with two recipients is carried %d times", n)
 	}
 	if n := strings.Count(text, `"cmd":12`); n != 1 {
@@ -102,7 +121,7 @@ func TestPayloadCut(t *testing.T) {
 			refused++
 		}
 	}
-	if whole := len(text) - refused; whole < 10 || whole > 40 { // between two records it is whole
+	if whole := len(text) - refused; whole < 10 || whole > 50 { // between two records it is whole
 		t.Errorf("%d of %d cuts were refused", refused, len(text))
 	}
 }
@@ -117,6 +136,7 @@ func TestPayloadMalformed(t *testing.T) {
 		"a number beyond 64 bits":     "\x01\x00" + long + "\x02",
 		"a record longer than all":    head + "\x02" + long + "\x01",
 		"a wake of no message":        head + "\x02\x03\x00\x01\x00",
+		"a broadcast of no message":   head + "\x0e\x00",
 		"a list longer than its body": head + "\x06\x08\x00\x00\x00\x00\xff\xff\xff\x7f",
 	} {
 		if p, err := readPayload(text); err == nil {
@@ -141,11 +161,7 @@ func FuzzPayload(f *testing.F) {
 			e.wake(w.User, w.Group, w.Inbox, w.Message)
 		}
 		for _, s := range p.signals {
-			if s.State != nil {
-				e.state(s.User, s.State)
-			} else {
-				e.signal(s.User, s.Packet)
-			}
+			write(&e, s)
 		}
 		for _, m := range p.members {
 			e.members(m)
@@ -159,6 +175,12 @@ func FuzzPayload(f *testing.F) {
 		for _, s := range p.superseded {
 			e.superseded(s)
 		}
+		for _, q := range p.asked {
+			e.question(kindAsk, q)
+		}
+		for _, q := range p.told {
+			e.question(kindTold, q)
+		}
 		again, err := readPayload(string(e.b))
 		p.hello, p.bye, p.lost = false, false, false
 		if err != nil || fmt.Sprintf("%+v", flat(again)) != fmt.Sprintf("%+v", flat(p)) {
@@ -169,15 +191,18 @@ func FuzzPayload(f *testing.F) {
 
 // flat puts what is behind pointers into the open, for a comparison by text.
 func flat(p payload) []any {
-	list := []any{p.sender, p.number, p.members, p.answers, p.orders, p.superseded}
+	list := []any{p.sender, p.number, p.members, p.answers, p.orders, p.superseded, p.asked, p.told}
 	for _, w := range p.wakes {
 		if list = append(list, w.User, w.Group, w.Inbox); w.Message != nil {
 			list = append(list, *w.Message)
 		}
 	}
 	for _, s := range p.signals {
-		if list = append(list, s.User, s.Packet); s.State != nil {
+		if list = append(list, s.User, s.Group, s.Except, s.Packet); s.State != nil {
 			list = append(list, *s.State)
+		}
+		if s.Broadcast != nil {
+			list = append(list, *s.Broadcast)
 		}
 	}
 	return list

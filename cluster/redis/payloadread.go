@@ -51,7 +51,7 @@ func readPayload(text string) (payload, error) {
 	for len(r.rest) > 0 && !r.bad {
 		kind := r.byte()
 		body := reader{rest: r.text()}
-		switch kind {
+		switch kind { // one line a kind
 		case kindMessage:
 			current.message = body.convMessage()
 		case kindWake:
@@ -63,7 +63,10 @@ func readPayload(text string) (payload, error) {
 		case kindPacket:
 			current.packet = []byte(body.rest)
 		case kindSignal:
-			p.signals = append(p.signals, cluster.Signal{User: body.text(), Packet: current.packet})
+			p.signals = append(p.signals, cluster.Signal{User: body.text(), Group: body.text(), Except: body.text(), Packet: current.packet})
+		case kindBroadcast:
+			p.signals = append(p.signals, cluster.Signal{Broadcast: current.message})
+			body.bad = current.message == nil
 		case kindState:
 			p.signals = append(p.signals, body.state())
 		case kindMembers:
@@ -74,17 +77,10 @@ func readPayload(text string) (payload, error) {
 			p.orders = append(p.orders, body.order())
 		case kindSuperseded:
 			p.superseded = append(p.superseded, superseded{user: body.text(), terminal: body.text(), ref: body.uint()})
-		case kindGroupSignal:
-			p.signals = append(p.signals, cluster.Signal{Group: body.text(), Except: body.text(), Packet: current.packet})
-		case kindBroadcast:
-			if current.message == nil {
-				body.fail()
-			}
-			p.signals = append(p.signals, cluster.Signal{Broadcast: current.message})
 		case kindAsk:
-			p.asked = append(p.asked, question{number: body.uint(), text: body.bytes()})
+			p.asked = append(p.asked, body.question())
 		case kindTold:
-			p.told = append(p.told, question{number: body.uint(), text: body.bytes()})
+			p.told = append(p.told, body.question())
 		case kindHello:
 			p.hello = true
 		case kindBye:
@@ -224,6 +220,8 @@ func (r *reader) answer() cluster.Answer {
 	a.MsgID, a.Seq, a.TS, a.Duplicate = r.id(), r.uint(), r.int(), r.bool()
 	return a
 }
+
+func (r *reader) question() question { return question{number: r.uint(), text: r.bytes()} }
 
 func (r *reader) order() order {
 	return order{user: r.text(), terminal: r.text(), code: codec.Code(r.int()), reason: r.text(), before: r.int()}

@@ -132,12 +132,23 @@ func TestNodeDies(t *testing.T) {
 	p.kill()
 	killed := time.Now()
 	wantRoutes(t, a, "user-p", "web@p") // it may be alive
-	again := startProcess(t, tc, "p")   // its supervisor starts it at once
 	a.WaitNodes(t, "a")
 	t.Logf("found dead after %v", time.Since(killed))
+	wantRoutes(t, a, "user-p")
+
+	p = startProcess(t, tc, "p")
+	p.want("ready")
+	a.WaitNodes(t, "a", "p")
+	first := incarnationOf(a, "p")
+	p.kill()
+	killed = time.Now()
+	again := startProcess(t, tc, "p") // its supervisor starts it at once: it waits for its predecessor's lease
 	again.want("ready")
 	t.Logf("started again after %v", time.Since(killed))
-	a.WaitNodes(t, "a", "p")
+	clustertest.Eventually(t, "a sees the new incarnation", func() bool {
+		now := incarnationOf(a, "p")
+		return now != "" && now != first
+	})
 	wantRoutes(t, a, "user-p", "web@p")
 	again.stop()
 	again.want("left")
@@ -146,6 +157,12 @@ func TestNodeDies(t *testing.T) {
 	if got := s.do("EXISTS " + tc.prefix + "route:user-p"); got != ":0" {
 		t.Errorf("the route of a node that left stands in Redis: %s", got)
 	}
+}
+
+// incarnationOf a node, as another sees it.
+func incarnationOf(n *clustertest.Node, id string) string {
+	incarnation, _ := of(n).nodes.snapshot.Load().incarnation(id)
+	return incarnation
 }
 
 func TestDeadRoutesAreCleaned(t *testing.T) {

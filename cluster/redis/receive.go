@@ -180,7 +180,7 @@ func (c *Cluster) deliver(ctx context.Context, r cluster.Receiver) {
 		var again bool
 		events, again = c.in.take(events[:0], time.Since(synced) >= resyncEvery)
 		for i := range events {
-			c.hand(ctx, r, &events[i])
+			c.hand(r, &events[i])
 		}
 		if again {
 			c.stats.resyncs.Add(1)
@@ -209,18 +209,18 @@ func (c *Cluster) deliver(ctx context.Context, r cluster.Receiver) {
 }
 
 // hand hands one event over.
-func (c *Cluster) hand(ctx context.Context, r cluster.Receiver, e *event) {
+func (c *Cluster) hand(r cluster.Receiver, e *event) {
 	switch {
 	case e.nodes != nil:
 		r.NodesChanged(e.nodes)
 	case e.superseded != nil:
 		r.Superseded(e.superseded.user, e.superseded.terminal, e.superseded.ref)
 	default:
-		c.handPayload(ctx, r, e)
+		c.handPayload(r, e)
 	}
 }
 
-func (c *Cluster) handPayload(ctx context.Context, r cluster.Receiver, e *event) {
+func (c *Cluster) handPayload(r cluster.Receiver, e *event) {
 	head, _, err := readHead(e.payload)
 	if err == nil && head.sender == c.self.Incarnation {
 		return // what is for everyone comes back
@@ -242,6 +242,7 @@ func (c *Cluster) handPayload(ctx context.Context, r cluster.Receiver, e *event)
 		}
 		return
 	}
+	c.questions.told(p.told) // late is better than never
 	old, gap := c.expect.check(source{p.sender, e.everyone}, p.number)
 	if gap || p.lost {
 		c.stats.gaps.Add(1)
@@ -273,10 +274,7 @@ func (c *Cluster) handPayload(ctx context.Context, r cluster.Receiver, e *event)
 		r.Ordered(o.user, o.terminal, o.code, o.reason, o.before)
 	}
 	for _, q := range p.asked {
-		c.answer(ctx, r, p.sender, q)
-	}
-	for _, q := range p.told {
-		c.asking.told(q)
+		c.answer(r, p.sender, q)
 	}
 	if p.hello {
 		c.look()

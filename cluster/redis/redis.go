@@ -61,10 +61,9 @@ type Cluster struct {
 	expect    expected
 	listening subscriptions
 	leftovers leftovers
+	questions *questions
 	poke      chan struct{} // keepLease is to look
 	byes      chan string   // incarnations that left as planned
-	asking    asking
-	answers   sync.WaitGroup // questions of other nodes that the receiver is answering
 	running   atomic.Bool
 	stats     counters
 }
@@ -97,7 +96,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{
 		o: o, self: o.Node, client: client, mode: m,
 		gate: newGate(), nodes: newNodes(o.Node.ID), routes: newRoutes(),
-		poke: make(chan struct{}, 1), byes: make(chan string, 16),
+		questions: newQuestions(), poke: make(chan struct{}, 1), byes: make(chan string, 16),
 	}
 	c.self.Incarnation, c.self.Since = newIncarnation(), time.Now().UnixMilli()
 	c.out = newOut(c.gate, c.drop)
@@ -133,7 +132,7 @@ func (c *Cluster) loaded() cluster.Node {
 // Alone implements cluster.Cluster: others may come at any time.
 func (c *Cluster) Alone() bool { return false }
 
-// Run implements cluster.Cluster. All calls of r come from one goroutine, the first is NodesChanged with the nodes of now. What r gets
+// Run implements cluster.Cluster. All calls of r but Asked come from one goroutine, the first is NodesChanged with the nodes of now. What r gets
 // shares memory per payload (≤ 256 KiB and a message): it copies what it keeps for long. When ctx ends Run sends what
 // is queued, gives the lease back, removes this node's routes and closes the connections; that takes 5 s at most. It ends
 // before that, with an error, when another process has taken the ID while this one was not heard of for a whole lease.
@@ -147,6 +146,7 @@ func (c *Cluster) Run(ctx context.Context, r cluster.Receiver) error {
 	flush, stopFlush := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFlush()
 
+	c.questions.ctx = work
 	c.changed()
 	var receiving, writing, sending sync.WaitGroup
 	receiving.Go(func() { c.deliver(work, r) })
@@ -169,7 +169,7 @@ func (c *Cluster) Run(ctx context.Context, r cluster.Receiver) error {
 	sending.Wait()
 	cut.Stop()
 	receiving.Wait()
-	c.answers.Wait()
+	c.questions.all.Wait()
 	if err == nil {
 		c.depart()
 	}

@@ -19,6 +19,8 @@ const (
 	// sendChunk is how many items are looked up and published as one pipeline, payloadBytes at which size a payload is closed.
 	sendChunk    = 1024
 	payloadBytes = 256 << 10
+	// sendGap is the shortest time from one pipeline to the next: what comes meanwhile goes together. An idle node sends at once.
+	sendGap = time.Millisecond
 	// sendCall bounds one pipeline.
 	sendCall = time.Second
 	// lostEvery is the shortest time between two notices of a loss: each makes every node look at all its users.
@@ -34,11 +36,13 @@ type item struct {
 	to      string // an incarnation, everyone, or "" for the nodes where the user is
 	user    string
 	group   string
+	except  string
 	inbox   uint64
 	message *codec.ConvMessage
 	packet  []byte
 	state   *codec.PresenceState
-	other   any // cluster.MembersChange, cluster.Answer, order, superseded
+	other   any // cluster.MembersChange, cluster.Answer, order, superseded, question
+	bytes   int // what it counts for in the queue: the first wake of a message counts for all of it
 }
 
 // out is the queue of what is to be sent: bounded, never blocking.
@@ -57,9 +61,13 @@ func newOut(g *gate, dropped func(int)) *out {
 	return &out{work: make(chan struct{}, 1), gate: g, dropped: dropped}
 }
 
-// put appends what add makes; n is how many. While Redis cannot be reached all is dropped: when it can be again, the
+// put appends items. While Redis cannot be reached all is dropped: when it can be again, the
 // others look by themselves, and what is older than that helps nobody.
-func (o *out) put(n, bytes int, add func(items []item) []item) {
+func (o *out) put(items ...item) {
+	n, bytes := len(items), 0
+	for i := range items {
+		bytes += items[i].bytes
+	}
 	up, _ := o.gate.state()
 	o.mu.Lock()
 	if full := len(o.items)+n > outItems || o.bytes+bytes > outBytes; !up || full && len(o.items) > 0 {
@@ -67,7 +75,7 @@ func (o *out) put(n, bytes int, add func(items []item) []item) {
 		o.mu.Unlock()
 		o.dropped(n)
 	} else {
-		o.items = add(o.items)
+		o.items = append(o.items, items...)
 		o.bytes += bytes
 		o.mu.Unlock()
 	}
@@ -86,14 +94,17 @@ func (o *out) lose(n int) {
 }
 
 // take gives up to sendChunk items in their order.
-func (o *out) take(items []item, tellLoss bool) (_ []item, lost bool) {
+func (o *out) take(tellLoss bool) (items []item, lost bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := min(len(o.items), sendChunk)
 	items = append(items, o.items[:n]...)
+	for i := range items {
+		o.bytes -= items[i].bytes
+	}
 	if n == len(o.items) {
 		clear(o.items)
-		o.items, o.bytes = o.items[:0], 0
+		o.items = o.items[:0]
 		if cap(o.items) > 4*sendChunk {
 			o.items = nil // given back after a burst
 		}
@@ -107,73 +118,57 @@ func (o *out) take(items []item, tellLoss bool) (_ []item, lost bool) {
 	return items, lost
 }
 
-func (o *out) idle() bool {
+func (o *out) len() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.items) == 0
+	return len(o.items)
 }
 
-// one puts a single item that carries no large bytes.
-func (o *out) one(i item) { o.put(1, 0, func(items []item) []item { return append(items, i) }) }
-
-func (o *out) notice(kind byte) { o.one(item{kind: kind, to: everyone}) }
+func (o *out) notice(kind byte) { o.put(item{kind: kind, to: everyone}) }
 
 func (o *out) superseded(incarnation string, s superseded) {
-	o.one(item{kind: kindSuperseded, to: incarnation, other: s})
+	o.put(item{kind: kindSuperseded, to: incarnation, other: s})
 }
 
 // Wake implements cluster.Cluster. The messages must not change.
 func (c *Cluster) Wake(wakes []cluster.Wake) {
-	bytes := 0
+	items := make([]item, len(wakes))
 	var last *codec.ConvMessage
 	for i := range wakes {
-		if m := wakes[i].Message; m != nil && m != last {
-			bytes += len(m.Content)
-			last = m
+		w := &wakes[i]
+		items[i] = item{kind: kindWake, user: w.User, group: w.Group, inbox: w.Inbox, message: w.Message}
+		if w.User == "" {
+			items[i].to = everyone
+		}
+		if m := w.Message; m != nil && m != last {
+			items[i].bytes, last = len(m.Content), m
 		}
 	}
-	c.out.put(len(wakes), bytes, func(items []item) []item {
-		for i := range wakes {
-			w := &wakes[i]
-			it := item{kind: kindWake, user: w.User, group: w.Group, inbox: w.Inbox, message: w.Message}
-			if w.User == "" {
-				it.to = everyone
-			}
-			items = append(items, it)
-		}
-		return items
-	})
+	c.out.put(items...)
 }
 
 // Send implements cluster.Cluster. The packets and states must not change.
 func (c *Cluster) Send(signals []cluster.Signal) {
-	bytes := 0
+	items := make([]item, len(signals))
 	for i := range signals {
-		bytes += len(signals[i].Packet)
-		if m := signals[i].Broadcast; m != nil {
-			bytes += len(m.Content)
+		s := &signals[i]
+		switch {
+		case s.Broadcast != nil:
+			items[i] = item{kind: kindBroadcast, to: everyone, message: s.Broadcast, bytes: len(s.Broadcast.Content)}
+		case s.State != nil:
+			items[i] = item{kind: kindState, to: everyone, user: s.User, state: s.State}
+		case s.Group != "":
+			items[i] = item{kind: kindSignal, to: everyone, group: s.Group, except: s.Except, packet: s.Packet, bytes: len(s.Packet)}
+		default:
+			items[i] = item{kind: kindSignal, user: s.User, packet: s.Packet, bytes: len(s.Packet)}
 		}
 	}
-	c.out.put(len(signals), bytes, func(items []item) []item {
-		for i := range signals {
-			switch s := &signals[i]; {
-			case s.Broadcast != nil:
-				items = append(items, item{kind: kindBroadcast, to: everyone, message: s.Broadcast})
-			case s.Group != "":
-				items = append(items, item{kind: kindGroupSignal, to: everyone, group: s.Group, user: s.Except, packet: s.Packet})
-			case s.State != nil:
-				items = append(items, item{kind: kindState, to: everyone, user: s.User, state: s.State})
-			default:
-				items = append(items, item{kind: kindSignal, user: s.User, packet: s.Packet})
-			}
-		}
-		return items
-	})
+	c.out.put(items...)
 }
 
 // Members implements cluster.Cluster.
 func (c *Cluster) Members(m cluster.MembersChange) {
-	c.out.one(item{kind: kindMembers, to: everyone, other: m})
+	c.out.put(item{kind: kindMembers, to: everyone, other: m})
 }
 
 // Reply implements cluster.Cluster.
@@ -183,12 +178,12 @@ func (c *Cluster) Reply(node string, a cluster.Answer) {
 		c.stats.dropped.Add(1) // who waited for it is gone
 		return
 	}
-	c.out.one(item{kind: kindAnswer, to: incarnation, other: a})
+	c.out.put(item{kind: kindAnswer, to: incarnation, other: a})
 }
 
 // Order implements cluster.Cluster.
 func (c *Cluster) Order(user, terminal string, code codec.Code, reason string, before int64) {
-	c.out.one(item{kind: kindOrder, to: everyone, other: order{user, terminal, code, reason, before}})
+	c.out.put(item{kind: kindOrder, to: everyone, other: order{user, terminal, code, reason, before}})
 }
 
 // parcel is a pipeline's worth of items and where each goes.
@@ -211,20 +206,24 @@ func (p *parcel) add(to string, i int) {
 // flush has time.
 func (c *Cluster) address(ctx, flush context.Context, parcels chan<- *parcel) {
 	defer close(parcels)
-	var told time.Time
+	var told, sent time.Time
 	retell := time.NewTimer(0)
 	defer retell.Stop()
-	for ctx.Err() == nil || flush.Err() == nil && !c.out.idle() {
+	for ctx.Err() == nil || flush.Err() == nil && c.out.len() > 0 {
 		if !c.gate.wait(flush) {
 			return
 		}
+		if gap := sendGap - time.Since(sent); gap > 0 && c.out.len() < sendChunk {
+			time.Sleep(gap)
+		}
 		p := &parcel{to: map[string][]int32{}}
-		p.items, p.lost = c.out.take(nil, time.Since(told) >= lostEvery)
+		p.items, p.lost = c.out.take(time.Since(told) >= lostEvery)
 		if p.lost {
 			told = time.Now()
 			retell.Reset(lostEvery) // another loss may wait for it
 		}
 		if len(p.items) > 0 || p.lost {
+			sent = time.Now()
 			c.find(flush, p)
 			parcels <- p
 			continue
@@ -388,13 +387,9 @@ func (i *item) append(e *encoder) bool {
 		e.wake(i.user, i.group, i.inbox, i.message)
 		return true
 	case kindSignal:
-		e.signal(i.user, i.packet)
-	case kindGroupSignal:
-		e.groupSignal(i.group, i.user, i.packet)
+		e.signal(i.user, i.group, i.except, i.packet)
 	case kindBroadcast:
 		e.broadcast(i.message)
-	case kindAsk, kindTold:
-		e.question(i.kind, i.other.(question))
 	case kindState:
 		e.state(i.user, i.state)
 	case kindMembers:
@@ -405,6 +400,8 @@ func (i *item) append(e *encoder) bool {
 		e.order(i.other.(order))
 	case kindSuperseded:
 		e.superseded(i.other.(superseded))
+	case kindAsk, kindTold:
+		e.question(i.kind, i.other.(question))
 	default:
 		e.notice(i.kind)
 	}

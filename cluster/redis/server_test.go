@@ -52,9 +52,9 @@ func freePort(t testing.TB) int {
 		}
 		port := l.Addr().(*net.TCPAddr).Port
 		bus, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+10000)) // of a Redis Cluster
-		l.Close()
+		_ = l.Close()
 		if err == nil {
-			bus.Close()
+			_ = bus.Close()
 			return port
 		}
 	}
@@ -127,75 +127,6 @@ func ask(address, line string) (string, error) {
 	buf := make([]byte, 1<<16)
 	n, err := conn.Read(buf)
 	return string(bytes.TrimSpace(buf[:n])), err
-}
-
-// proxy stands between a node and Redis.
-type proxy struct {
-	listener net.Listener
-	target   string
-	cut      atomic.Bool
-
-	mu    sync.Mutex // guards conns
-	conns map[net.Conn]bool
-	all   sync.WaitGroup
-}
-
-func startProxy(t testing.TB, target string) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{listener: l, target: target, conns: map[net.Conn]bool{}}
-	p.all.Go(p.accept)
-	t.Cleanup(func() {
-		l.Close()
-		p.setCut(true)
-		p.all.Wait()
-	})
-	return p
-}
-
-func (p *proxy) address() string { return p.listener.Addr().String() }
-
-// setCut ends all connections and refuses new ones, or lets them through again.
-func (p *proxy) setCut(cut bool) {
-	p.cut.Store(cut)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		if cut {
-			c.Close()
-		}
-	}
-}
-
-func (p *proxy) accept() {
-	for {
-		c, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		up, err := net.Dial("tcp", p.target)
-		if err != nil {
-			c.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.conns[c], p.conns[up] = true, true
-		p.mu.Unlock()
-		if p.cut.Load() {
-			c.Close()
-			up.Close()
-		}
-		for _, way := range [][2]net.Conn{{c, up}, {up, c}} {
-			p.all.Go(func() {
-				_, _ = io.Copy(way[0], way[1])
-				c.Close()
-				up.Close()
-			})
-		}
-	}
 }
 
 var prefixes atomic.Int64
