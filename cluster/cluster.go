@@ -87,6 +87,7 @@ type Node struct {
 type Load struct {
 	Connections, Sessions int64
 	Queues                []int         // partitions that it consumes
+	Unfit                 bool          // it cannot consume: log or store do not answer it
 	Lag                   map[int]int64 // see mq.Log.Lag
 }
 

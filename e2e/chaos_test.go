@@ -182,27 +182,15 @@ func TestClusterOneSessionPerTerminal(t *testing.T) {
 				t.Logf("round %d: login %d: %v", round, i, err) // replaced before it was answered
 			}
 		}
-		replaced := make(chan int, 2)
-		watch, cancel := context.WithCancel(ctx)
-		for i, conn := range conns {
-			if conn == nil {
-				replaced <- i
-				continue
-			}
-			both.Go(func() {
-				if awaitReplaced(watch, conn) {
-					replaced <- i
-				}
-			})
+		twins := []*twin{newTwin(ctx, conns[0]), newTwin(ctx, conns[1])}
+		loser := 0
+		select {
+		case <-twins[0].gone:
+		case <-twins[1].gone:
+			loser = 1
 		}
-		loser := <-replaced
-		if err := heartbeat(ctx, conns[1-loser]); err != nil {
-			t.Fatalf("round %d: the one that is left: %v", round, err)
-		}
-		cancel()
-		both.Wait()
-		if len(replaced) > 0 {
-			t.Fatalf("round %d: both were replaced", round)
+		if conn := conns[1-loser]; conn == nil || !twins[1-loser].lives(ctx, conn) {
+			t.Fatalf("round %d: the one that should be left is gone too", round)
 		}
 		for _, conn := range conns {
 			if conn != nil {
@@ -212,25 +200,44 @@ func TestClusterOneSessionPerTerminal(t *testing.T) {
 	}
 }
 
-// awaitReplaced reports whether the connection is told that a newer login has replaced it, before ctx ends.
-func awaitReplaced(ctx context.Context, c *client.Conn) bool {
-	for {
-		p, err := c.ReceivePacket(ctx)
-		if err != nil {
-			return false
-		}
-		if p.Cmd == codec.ForceLogout {
-			return true
-		}
-	}
+// twin reads one connection.
+type twin struct {
+	gone  chan struct{} // closed when it was replaced, or never was
+	beats chan struct{}
 }
 
-func heartbeat(ctx context.Context, c *client.Conn) error {
+func newTwin(ctx context.Context, c *client.Conn) *twin {
+	w := &twin{gone: make(chan struct{}), beats: make(chan struct{}, 1)}
 	if c == nil {
-		return errors.New("it never was")
+		close(w.gone)
+		return w
 	}
-	_, err := exchange(ctx, c, `{"cmd":1,"id":"beat"}`)
-	return err
+	go func() {
+		defer close(w.gone)
+		for {
+			p, err := c.ReceivePacket(ctx)
+			switch {
+			case err != nil, p.Cmd == codec.ForceLogout:
+				return
+			case p.Cmd == codec.HeartBeat:
+				w.beats <- struct{}{}
+			}
+		}
+	}()
+	return w
+}
+
+// lives reports whether the session answers.
+func (w *twin) lives(ctx context.Context, c *client.Conn) bool {
+	if c.Send(ctx, []byte(`{"cmd":1,"id":"beat"}`)) != nil {
+		return false
+	}
+	select {
+	case <-w.beats:
+		return true
+	case <-w.gone:
+		return false
+	}
 }
 
 // All nodes are restarted, one after the other, as for an update.

@@ -110,10 +110,30 @@ func (s *Server) parts() []console.Part {
 		if err := s.store.State(); err != nil {
 			return false, "read-only: " + err.Error()
 		}
+		if s.o.Postgres.URL != "" {
+			return true, "PostgreSQL, keeps messages"
+		}
 		return true, "embedded, keeps messages"
 	}}, {Name: "cluster", Check: func() (bool, string) {
-		return true, "single node"
+		if s.redis == nil {
+			return true, "single node"
+		}
+		if err := s.hub.ClusterState(); err != nil { // this node's users are served all the same
+			return true, "other nodes are not reached: " + err.Error()
+		}
+		return true, "Redis, other nodes are reached"
 	}}}
+	if s.mq != nil {
+		parts = append(parts, console.Part{Name: "log", Check: func() (bool, string) {
+			if !s.logged() {
+				return true, "messages go straight into the store, events to RocketMQ"
+			}
+			if err := s.hub.LogState(); err != nil {
+				return false, err.Error()
+			}
+			return true, "RocketMQ, takes and brings messages"
+		}})
+	}
 	for _, l := range []struct {
 		name string
 		on   bool

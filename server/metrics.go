@@ -3,7 +3,7 @@ package server
 import (
 	"strconv"
 
-	"github.com/meshtalk/meshtalk/cluster"
+	"github.com/meshtalk/meshtalk/cluster/redis"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/console"
 	"github.com/meshtalk/meshtalk/hub"
@@ -124,12 +124,12 @@ func (m metricSource) hub(e emitter) {
 }
 
 func (m metricSource) cluster(e emitter) {
-	var s cluster.Stats // of a node that is alone
-	if c, ok := m.s.cluster.(interface{ Stats() cluster.Stats }); ok {
-		s = c.Stats()
+	var s redis.Stats // of a node that is alone
+	if m.s.redis != nil {
+		s = m.s.redis.Stats()
 	}
 	e.gauge("meshtalk_routes", "Terminals of this node that the other nodes can see.", float64(s.Routes))
-	for name, n := range map[string]int64{"in": s.WakesIn, "out": s.WakesOut} {
-		e.counter("meshtalk_wakeups_total", "Users that nodes told each other of.", n, console.Label{Name: "direction", Value: name})
+	for name, n := range map[string]uint64{"in": s.WakesIn, "out": s.WakesOut} {
+		e.counter("meshtalk_wakeups_total", "Users that nodes told each other of.", int64(n), console.Label{Name: "direction", Value: name})
 	}
 }

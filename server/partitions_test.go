@@ -52,4 +52,18 @@ func TestPartitions(t *testing.T) {
 	if got := owners(nodes[:2]); !slices.Equal(got, want) {
 		t.Errorf("of two: %v", got)
 	}
+	sick := slices.Clone(nodes)
+	sick[1].Load.Unfit = true
+	for _, p := range all {
+		p.nodesChanged(sick)
+	}
+	if owned, _ := all["b"].Owned(); len(owned) != 0 {
+		t.Errorf("a node that cannot consume owns %v", owned)
+	}
+	for i := range sick {
+		sick[i].Load.Unfit = true
+	}
+	if got := owners(sick); !slices.Equal(got, want) {
+		t.Errorf("of three of which none can consume: %v", got)
+	}
 }

@@ -47,6 +47,7 @@ type Server struct {
 
 	store      store.Store
 	partitions *partitions
+	fit        fitness
 	wired      atomic.Bool // hub, sessions and engine are there
 
 	hub      *hub.Hub

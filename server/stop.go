@@ -46,6 +46,9 @@ func (s *Server) run() {
 		s.wg.Go(func() { s.runPushes(ctx) })
 	}
 	s.quit = make(chan struct{})
+	if s.redis != nil {
+		s.every(time.Second, s.share)
+	}
 	s.every(expireInterval, s.expire)
 	s.every(trimInterval, (&trimmer{}).look)
 }
@@ -64,6 +67,13 @@ func (s *Server) every(d time.Duration, f func()) {
 			}
 		}
 	})
+}
+
+// share looks who of the live nodes can consume now.
+func (s *Server) share() {
+	if nodes, err := s.cluster.Nodes(context.Background()); err == nil {
+		s.partitions.nodesChanged(nodes)
+	}
 }
 
 func (s *Server) expire() {

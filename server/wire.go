@@ -128,6 +128,7 @@ func (s *Server) load() cluster.Load {
 	if s.logged() {
 		load.Queues, _ = s.partitions.Owned()
 		load.Lag = s.hub.Stats().Lag
+		load.Unfit = s.fit.look(s.hub.LogState(), s.store.State())
 	}
 	return load
 }

@@ -19,9 +19,10 @@ var mayImport = map[string][]string{
 	"store/postgres":  {"store"},
 	"store/storetest": {"store"},
 
-	"mq":        {},
-	"mq/local":  {"mq"},
-	"mq/mqtest": {"mq"},
+	"mq":          {},
+	"mq/local":    {"mq"},
+	"mq/mqtest":   {"mq"},
+	"mq/rocketmq": {"mq"},
 
 	"cluster":             {"codec"},
 	"cluster/local":       {"cluster", "codec"},
@@ -36,8 +37,8 @@ var mayImport = map[string][]string{
 	"console": {}, // what it shows comes through interfaces that it declares
 
 	"server": {
-		"api", "auth", "cluster", "cluster/local", "codec", "console", "demo", "engine", "hub", "mq", "mq/local", "session",
-		"store", "store/pebble",
+		"api", "auth", "cluster", "cluster/local", "cluster/redis", "codec", "console", "demo", "engine", "hub", "mq", "mq/local",
+		"mq/rocketmq", "session", "store", "store/pebble", "store/postgres",
 	},
 	"config": {"server"},
 	"client": {"codec"},
