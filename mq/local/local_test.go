@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContract(t *testing.T) {
-	mqtest.Run(t, func(*testing.T) mq.Log { return New(1 << 16) })
+	mqtest.Run(t, func(*testing.T, *mqtest.Node) mq.Log { return New(1 << 16) })
 }
 
 type nothing struct{}

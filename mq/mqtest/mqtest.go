@@ -3,7 +3,6 @@ package mqtest
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -14,124 +13,212 @@ import (
 )
 
 // patience bounds the wait for what must happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
-// record is one record of one sender.
-type record struct {
-	sender, n uint32
-	kept      func(error)
-}
-
-func (r *record) AppendRecord(dst []byte) []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, r.sender), r.n)
-}
-
-func (r *record) Kept(err error) { r.kept(err) }
-
-// consumer remembers what it was given, by partition and sender.
-type consumer struct {
-	mu    sync.Mutex
-	next  map[uint32]uint32 // by sender
-	wrong []string
-	total int
-	inUse map[int]bool // partitions being applied
-}
-
-func (c *consumer) Apply(_ context.Context, b mq.Batch) error {
-	c.mu.Lock()
-	if c.inUse[b.Partition] {
-		c.wrong = append(c.wrong, fmt.Sprintf("partition %d is applied twice at a time", b.Partition))
+// Run checks the contract on logs made by open, each with nothing in it and one node that owns all of its partitions. A log inside the
+// process does not need the node.
+func Run(t *testing.T, open func(t *testing.T, n *Node) mq.Log) {
+	for name, test := range map[string]func(*testing.T, *Store, *Node, mq.Log){
+		"order": order, "stop": stop, "failing consumer": failing, "sizes": sizes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := NewStore()
+			n := s.Node(Everything...)
+			test(t, s, n, open(t, n))
+		})
 	}
-	c.inUse[b.Partition] = true
-	c.mu.Unlock()
-	var bodies [][]byte
-	for _, r := range b.Records {
-		bodies = append(bodies, r.AppendRecord(nil))
-	}
-	bodies = append(bodies, b.Bodies...)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, body := range bodies {
-		sender, n := binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
-		if want := c.next[sender]; n != want {
-			c.wrong = append(c.wrong, fmt.Sprintf("sender %d: record %d, want %d", sender, n, want))
-		}
-		c.next[sender] = n + 1
-		c.total++
-	}
-	c.inUse[b.Partition] = false
-	return nil
 }
 
-// Run checks the contract on logs made by open.
-func Run(t *testing.T, open func(t *testing.T) mq.Log) {
-	t.Run("order", func(t *testing.T) { order(t, open(t)) })
-	t.Run("stop", func(t *testing.T) { stop(t, open(t)) })
-}
+// Everything are more partitions than any test has.
+var Everything = func() []int {
+	all := make([]int, 64)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}()
 
-// order: many senders at once, each with a key of its own; every record comes once and in its sender's order.
-func order(t *testing.T, l mq.Log) {
-	const senders, each = 8, 2000
-	c := &consumer{next: map[uint32]uint32{}, inUse: map[int]bool{}}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	run, end := context.WithCancel(ctx)
+// start runs l; what it returns ends Run and waits for it.
+func start(t *testing.T, l mq.Log, c mq.Consumer) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- l.Run(run, c) }()
-
-	var kept, sending sync.WaitGroup
-	for s := range uint32(senders) {
-		sending.Go(func() {
-			for n := range uint32(each) {
-				r := &record{sender: s, n: n, kept: func(error) {}}
-				if l.Durable() {
-					kept.Add(1)
-					r.kept = func(error) { kept.Done() }
-				}
-				for {
-					err := l.Append(fmt.Sprint("key", s), r)
-					if err == nil {
-						break
-					}
-					if !errors.Is(err, mq.ErrFull) || ctx.Err() != nil {
-						t.Errorf("append: %v", err)
-						return
-					}
-				}
+	go func() { done <- l.Run(ctx, c) }()
+	var once sync.Once
+	end = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Run: %v", err)
 			}
 		})
 	}
-	sending.Wait()
-	kept.Wait()
-	end()
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	t.Cleanup(end)
+	return end
+}
+
+// History is what senders have appended and what became of it.
+type History struct {
+	mu       sync.Mutex
+	kept     []ID // by sender in order
+	refused  int
+	answered sync.WaitGroup
+}
+
+// Kept are the records that were promised, those of one sender in the order in which it sent them.
+func (h *History) Kept() []ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]ID(nil), h.kept...)
+}
+
+// Refused is how many were answered with an error.
+func (h *History) Refused() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.refused
+}
+
+// Wait waits for the answers to all that was appended to a log that is Durable.
+func (h *History) Wait() { h.answered.Wait() }
+
+// Append appends r once. What the log takes counts as kept when it says so, or at once when it is not Durable.
+func (h *History) Append(l mq.Log, r *Record) error {
+	h.answered.Add(1)
+	r.Done = func(err error) {
+		h.mu.Lock()
+		if err == nil {
+			h.kept = append(h.kept, r.ID)
+		} else {
+			h.refused++
+		}
+		h.mu.Unlock()
+		h.answered.Done()
 	}
-	if c.total != senders*each || len(c.wrong) > 0 {
-		t.Errorf("%d records of %d, wrong: %.10q", c.total, senders*each, c.wrong)
+	err := l.Append(fmt.Sprint("key", r.Sender), r)
+	if err != nil {
+		h.answered.Done()
+	} else if !l.Durable() {
+		r.Kept(nil)
 	}
-	if l.Backlog() != 0 {
-		t.Errorf("%d records wait after Run", l.Backlog())
+	return err
+}
+
+// Send appends records of one sender one after the other without waiting for answers.
+func (h *History) Send(t *testing.T, l mq.Log, sender uint32, count int, size func(n int) int) {
+	for n := range count {
+		for {
+			err := h.Append(l, &Record{ID: ID{sender, uint32(n)}, Size: size(n)})
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, mq.ErrFull) {
+				t.Errorf("append: %v", err)
+				return
+			}
+			time.Sleep(time.Millisecond) // the only thing that ends it is that the log takes some
+		}
 	}
 }
 
-// stop: Run returns when its context ends, with what was appended before applied; afterwards nothing is taken.
-func stop(t *testing.T, l mq.Log) {
-	c := &consumer{next: map[uint32]uint32{}, inUse: map[int]bool{}}
-	for n := range uint32(100) {
-		if err := l.Append("key", &record{n: n, kept: func(error) {}}); err != nil {
-			t.Fatal(err)
-		}
+func small(int) int { return 100 }
+
+// check waits until what was kept is applied, and judges.
+func check(t *testing.T, s *Store, l mq.Log, h *History, want int) {
+	t.Helper()
+	h.Wait()
+	kept := h.Kept()
+	if !s.Await(kept, patience) {
+		t.Error("not all that was kept is applied")
 	}
+	if len(kept) != want || h.Refused() != 0 {
+		t.Errorf("%d of %d kept, %d refused", len(kept), want, h.Refused())
+	}
+	if wrong := s.Wrong(kept); len(wrong) > 0 {
+		t.Errorf("%d wrong: %.10q", len(wrong), wrong)
+	}
+	deadline := time.Now().Add(patience)
+	for l.State() != nil && time.Now().Before(deadline) { // what failed goes on in its own time
+		time.Sleep(time.Millisecond)
+	}
+	if err := l.State(); err != nil {
+		t.Errorf("state: %v", err)
+	}
+}
+
+// order: many senders at once, each with a key of its own; every record comes once and in its sender's order, in one partition.
+func order(t *testing.T, s *Store, n *Node, l mq.Log) {
+	const senders, each = 16, 2000
+	end := start(t, l, n)
+	var h History
+	var sending sync.WaitGroup
+	for sender := range uint32(senders) {
+		sending.Go(func() { h.Send(t, l, sender, each, small) })
+	}
+	sending.Wait()
+	check(t, s, l, &h, senders*each)
+	end()
+	if l.Backlog() != 0 {
+		t.Errorf("%d records wait after Run", l.Backlog())
+	}
+	for p, lag := range l.Lag() {
+		t.Errorf("partition %d has a lag of %d after Run", p, lag)
+	}
+}
+
+// stop: Run returns when its context ends, with what was appended before kept or applied; afterwards nothing is taken.
+func stop(t *testing.T, s *Store, n *Node, l mq.Log) {
+	var h History
+	h.Send(t, l, 1, 100, small)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Run(ctx, c); err != nil {
+	if err := l.Run(ctx, n); err != nil {
 		t.Fatal(err)
 	}
-	if !l.Durable() && c.total != 100 {
-		t.Errorf("%d of 100 records were applied", c.total)
+	h.Wait()
+	if kept := h.Kept(); len(kept) != 100 || h.Refused() != 0 {
+		t.Errorf("%d of 100 kept, %d refused", len(kept), h.Refused())
 	}
-	if err := l.Append("key", &record{kept: func(error) {}}); !errors.Is(err, mq.ErrClosed) {
+	if !l.Durable() && s.Total() != 100 {
+		t.Errorf("%d of 100 records were applied", s.Total())
+	}
+	if err := l.Append("key", &Record{}); !errors.Is(err, mq.ErrClosed) {
 		t.Errorf("append after the end: %v", err)
 	}
+}
+
+// failing: a consumer that fails before and after its commit gets the records again from a log that is Durable, and in any
+// case those behind.
+func failing(t *testing.T, s *Store, n *Node, l mq.Log) {
+	const each = 300
+	var mu sync.Mutex
+	failures := 0
+	n.Fail = func(mq.Batch) (error, bool) { //nolint:revive,staticcheck // see Node.Fail
+		mu.Lock()
+		defer mu.Unlock()
+		if failures++; failures <= 6 && l.Durable() {
+			return errors.New("mqtest: on purpose"), failures%2 == 0
+		}
+		return nil, false
+	}
+	start(t, l, n)
+	var h History
+	for sender := range uint32(3) {
+		h.Send(t, l, sender, each, small)
+	}
+	check(t, s, l, &h, 3*each)
+}
+
+// sizes: records of any size that a frame of the API may have, between small ones.
+func sizes(t *testing.T, s *Store, n *Node, l mq.Log) {
+	const each = 64
+	start(t, l, n)
+	var h History
+	h.Send(t, l, 1, each, func(n int) int {
+		if n%16 == 0 {
+			return 1 << 20
+		}
+		return n * 2000
+	})
+	check(t, s, l, &h, each)
 }
