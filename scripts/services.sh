@@ -281,7 +281,30 @@ CONF
   start_java "$1" 256m -XX:MaxDirectMemorySize=256m -Drocketmq.broker.diskSpaceWarningLevelRatio=0.99 \
     -Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98 org.apache.rocketmq.broker.BrokerStartup -c "$home/conf"
 }
-ready_broker() { tail -n "+$((log_begin + 1))" "$dir/$1/log" | grep -q 'boot success' && in_use "$2"; }
+# remoting PORT CODE [BODY] sends one request of RocketMQ's protocol and prints the answer: length 4, length of the header 4, header, body.
+remoting() {
+  local header="{\"code\":$2,\"flag\":0,\"language\":\"JAVA\",\"opaque\":1,\"serializeTypeCurrentRPC\":\"JSON\",\"version\":399}" body=${3-} n frame
+  { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
+  printf -v frame '\\x%02x' 0 0 0 $((4 + ${#header} + ${#body})) 0 0 0 ${#header}
+  printf '%b%s%s' "$frame" "$header" "$body" >&3
+  n=$(timeout 3 head -c 4 <&3 | od -An -tu1 | { read -r a b c d && echo $((((a * 256 + b) * 256 + c) * 256 + d)); }) &&
+    timeout 3 head -c "$n" <&3 | tr '\0' ' '
+  exec 3>&-
+}
+
+# ready_broker: it listens, and the name servers know it. At its start it tells only those that it has found by then, and the
+# others 10 s later; a change of its permission, to what it is, makes it tell again.
+ready_broker() {
+  local n
+  tail -n "+$((log_begin + 1))" "$dir/$1/log" | grep -q 'boot success' && in_use "$2" || return 1
+  for n in "$dir"/namesrv*/port; do
+    if remoting "$(<"$n")" 106 | grep -q "\"127.0.0.1:$2\""; then continue; fi
+    if pid_of "$(basename "$(dirname "$n")")" >/dev/null; then
+      remoting "$2" 25 brokerPermission=6 >/dev/null
+      return 1
+    fi
+  done
+}
 
 address_of() {
   if [[ $1 == postgres ]]; then

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -76,7 +77,7 @@ func (l *Log) consume(ctx context.Context, c mq.Consumer) {
 		owned, changed := l.o.Partitions.Owned()
 		l.mu.Lock()
 		for p, running := range l.mu.running {
-			if ctx.Err() != nil || !contains(owned, p) {
+			if ctx.Err() != nil || !slices.Contains(owned, p) {
 				running.cancel()
 				delete(l.mu.running, p)
 				ending[p] = running
@@ -100,15 +101,6 @@ func (l *Log) consume(ctx context.Context, c mq.Consumer) {
 	for _, e := range ending {
 		<-e.done
 	}
-}
-
-func contains(list []int, p int) bool {
-	for _, q := range list {
-		if q == p {
-			return true
-		}
-	}
-	return false
 }
 
 // begin starts a consumption, after before has ended.

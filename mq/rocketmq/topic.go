@@ -115,8 +115,8 @@ func (c *Client) createRanges(ctx context.Context, topic string, list []span) er
 	})
 }
 
-// startPatience is how long a start waits for brokers that have just begun themselves.
-const startPatience = 10 * time.Second
+// startPatience is how long a start waits for brokers that have just begun themselves: some tell their name servers only after 10 s.
+const startPatience = 30 * time.Second
 
 // eventually tries f until it succeeds, for startPatience.
 func (c *Client) eventually(ctx context.Context, f func() error) error {
