@@ -57,49 +57,93 @@ func start(t *testing.T, l mq.Log, c mq.Consumer) (end func()) {
 	return end
 }
 
-// History is what senders have appended and what became of it.
+// History is what senders have appended and what became of it. The zero value is empty; safe for concurrent use.
 type History struct {
 	mu       sync.Mutex
-	kept     []ID // by sender in order
+	senders  map[uint32]*sent
+	kept     []ID
 	refused  int
 	answered sync.WaitGroup
 }
 
-// Kept are the records that were promised, those of one sender in the order in which it sent them.
+// sent is the history of one sender.
+type sent struct {
+	events  []event
+	refused map[ID]bool
+}
+
+// event is a record that was appended, or one that was kept.
+type event struct {
+	id   ID
+	kept bool
+}
+
+func (h *History) of(sender uint32) *sent {
+	if h.senders == nil {
+		h.senders = map[uint32]*sent{}
+	}
+	if h.senders[sender] == nil {
+		h.senders[sender] = &sent{refused: map[ID]bool{}}
+	}
+	return h.senders[sender]
+}
+
+// Key is the key of a sender's records.
+func Key(sender uint32) string { return fmt.Sprint("key", sender) }
+
+// Kept are the records that were promised.
 func (h *History) Kept() []ID {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]ID(nil), h.kept...)
 }
 
-// Refused is how many were answered with an error.
+// Refused is how many times a record was answered with an error.
 func (h *History) Refused() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.refused
 }
 
-// Wait waits for the answers to all that was appended to a log that is Durable.
+// Wait waits for the answers to all that was appended.
 func (h *History) Wait() { h.answered.Wait() }
 
-// Append appends r once. What the log takes counts as kept when it says so, or at once when it is not Durable.
+// Append appends r once, by the only goroutine of its sender. What the log takes counts as kept when it says so, or at once when it
+// is not Durable; r.Done is called with that too.
 func (h *History) Append(l mq.Log, r *Record) error {
 	h.answered.Add(1)
-	r.Done = func(err error) {
+	h.mu.Lock()
+	s := h.of(r.Sender)
+	s.events = append(s.events, event{id: r.ID})
+	h.mu.Unlock()
+	done := r.Done
+	answer := func(err error) {
 		h.mu.Lock()
 		if err == nil {
 			h.kept = append(h.kept, r.ID)
+			s.events = append(s.events, event{r.ID, true})
 		} else {
 			h.refused++
+			s.refused[r.ID] = true
 		}
 		h.mu.Unlock()
+		if done != nil {
+			done(err)
+		}
 		h.answered.Done()
 	}
-	err := l.Append(fmt.Sprint("key", r.Sender), r)
-	if err != nil {
+	record := &Record{ID: r.ID, Size: r.Size, Done: answer}
+	err := l.Append(Key(r.Sender), record)
+	switch {
+	case errors.Is(err, mq.ErrFull):
+		h.mu.Lock()
+		s.refused[r.ID] = true
+		h.mu.Unlock()
 		h.answered.Done()
-	} else if !l.Durable() {
-		r.Kept(nil)
+	case err != nil:
+		answer(err)
+	case !l.Durable():
+		answer(nil)
 	}
 	return err
 }
@@ -134,7 +178,7 @@ func check(t *testing.T, s *Store, l mq.Log, h *History, want int) {
 	if len(kept) != want || h.Refused() != 0 {
 		t.Errorf("%d of %d kept, %d refused", len(kept), want, h.Refused())
 	}
-	if wrong := s.Wrong(kept); len(wrong) > 0 {
+	if wrong := s.Wrong(h); len(wrong) > 0 {
 		t.Errorf("%d wrong: %.10q", len(wrong), wrong)
 	}
 	deadline := time.Now().Add(patience)

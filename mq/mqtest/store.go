@@ -227,22 +227,45 @@ func (s *Store) Batches() []int {
 	return slices.Clone(s.batches)
 }
 
-// Wrong is what breaks the contract: kept are the records that the log has promised, in the order of each sender.
-func (s *Store) Wrong(kept []ID) []string {
+// Wrong is what breaks the contract, given what the senders have seen.
+func (s *Store) Wrong(h *History) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wrong := slices.Clone(s.wrong)
-	last := map[uint32]int{}
-	for _, id := range kept {
-		at, ok := s.applied[id]
-		if !ok {
-			wrong = append(wrong, fmt.Sprintf("%v was kept and is missing", id))
-			continue
+	for _, sender := range h.senders {
+		wrong = append(wrong, s.judge(sender)...)
+	}
+	return wrong
+}
+
+// judge checks one sender's records: what was kept is there; what was kept before another was first appended comes before it;
+// and so does what was appended before it, if both were kept at once. A record that was refused and appended again may
+// stand at either place: its first attempt may have turned up.
+func (s *Store) judge(h *sent) []string {
+	var wrong []string
+	promised, smooth := -1, -1 // the furthest places of records that were kept, and that were kept at once
+	seen := map[ID]bool{}
+	for _, e := range h.events {
+		at, applied := s.applied[e.id]
+		switch {
+		case e.kept && !applied:
+			wrong = append(wrong, fmt.Sprintf("%v was kept and is missing", e.id))
+		case e.kept:
+			promised = max(promised, at)
+		case applied && !seen[e.id]:
+			seen[e.id] = true
+			if at < promised {
+				wrong = append(wrong, fmt.Sprintf("%v stands before one that was kept before it was sent", e.id))
+			}
+			if !h.refused[e.id] {
+				if at < smooth {
+					wrong = append(wrong, fmt.Sprintf("%v stands before one that was sent before it", e.id))
+				}
+				smooth = max(smooth, at)
+			}
 		}
-		if before, ok := last[id.Sender]; ok && at < before {
-			wrong = append(wrong, fmt.Sprintf("%v came before one that was sent before it", id))
-		}
-		last[id.Sender] = at
 	}
 	return wrong
 }

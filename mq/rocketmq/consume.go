@@ -45,13 +45,13 @@ const (
 
 func (s stage) String() string { return [...]string{"offset", "pull", "apply"}[s] }
 
-// fail notes that a stage fails, or with nil that it does not. It is logged when that changes.
+// fail notes that a stage fails, or with nil that it does not. It is logged when that changes, and not for every reason in between.
 func (n *consumption) fail(s stage, err error) {
 	old := n.trouble[s].Load()
 	switch {
 	case err != nil:
 		n.trouble[s].Store(&err)
-		if old == nil || (*old).Error() != err.Error() {
+		if old == nil {
 			n.log.log.Warn("a partition brings nothing", "partition", n.partition, "at", s.String(), "offset", n.next.Load(), "error", err)
 		}
 	case old != nil:
