@@ -18,9 +18,10 @@ var mayImport = map[string][]string{
 	"store/pebble":    {"store"},
 	"store/storetest": {"store"},
 
-	"mq":        {},
-	"mq/local":  {"mq"},
-	"mq/mqtest": {"mq"},
+	"mq":          {},
+	"mq/local":    {"mq"},
+	"mq/mqtest":   {"mq"},
+	"mq/rocketmq": {"mq"},
 
 	"cluster":       {"codec"},
 	"cluster/local": {"cluster", "codec"},
@@ -59,7 +60,7 @@ var onlyIn = map[string][]string{
 	"github.com/spf13/cobra":        {"cmd/meshtalk", "cmd/meshbench"},
 	"github.com/jackc/pgx":          {"store/postgres"},
 	"github.com/redis/rueidis":      {"cluster/redis"},
-	"github.com/apache/rocketmq":    {"mq/rocketmq"},
+	"github.com/apache/rocketmq":    {"examples/events"}, // as business services use it; mq/rocketmq speaks the protocol itself
 }
 
 // example reports whether a folder is a program for readers: it uses what is public, as anybody's program would.
