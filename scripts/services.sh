@@ -278,6 +278,7 @@ diskMaxUsedSpaceRatio=95
 waitTimeMillsInSendQueue=5000
 osPageCacheBusyTimeOutMills=5000
 CONF
+  if [[ -e $home/extra.conf ]]; then cat "$home/extra.conf" >>"$home/conf"; fi # what a test wants otherwise
   start_java "$1" 256m -XX:MaxDirectMemorySize=256m -Drocketmq.broker.diskSpaceWarningLevelRatio=0.99 \
     -Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98 org.apache.rocketmq.broker.BrokerStartup -c "$home/conf"
 }
@@ -330,12 +331,15 @@ start() {
   (umask 077 && address_of "$1" "$port" >"$dir/$1/address")
 }
 
+# said FILE [FIRST]: a log from a line on, without what RocketMQ tells of its own logging.
+said() { tail -n "+${2-1}" "$1" | grep -v -- '|-' || true; }
+
 await() {
   local base=${1%%[0-9]*} port since=$SECONDS log_begin=${log_begins[$1]}
   port=$(port_of "$1")
   until "ready_$base" "$1" "$port" && pid_of "$1" >/dev/null; do
-    if ! pid_of "$1" >/dev/null; then fail "$1 has ended: $(tail -n "+$((log_begin + 1))" "$dir/$1/log" | tail -n 15)"; fi
-    ((SECONDS - since < patience)) || fail "$1 does not answer for $patience s: $(tail -n 15 "$dir/$1/log")"
+    if ! pid_of "$1" >/dev/null; then fail "$1 has ended: $(said "$dir/$1/log" $((log_begin + 1)) | tail -n 15)"; fi
+    ((SECONDS - since < patience)) || fail "$1 does not answer for $patience s: $(said "$dir/$1/log" $((log_begin + 1)) | tail -n 15)"
     sleep 0.1
   done
 }
@@ -400,7 +404,7 @@ logs() {
   for name in "${names[@]}"; do
     if [[ -e $dir/$name/log ]]; then
       echo "==> $dir/$name/log <=="
-      tail -n 50 "$dir/$name/log"
+      said "$dir/$name/log" | tail -n 50
     fi
   done
 }

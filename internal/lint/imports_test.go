@@ -68,7 +68,7 @@ var onlyIn = map[string][]string{
 	"github.com/jackc/pgx":          {"store/postgres"},
 	"github.com/pressly/goose":      {"store/postgres"},
 	"github.com/redis/rueidis":      {"cluster/redis"},
-	"github.com/apache/rocketmq":    {"mq/rocketmq"},
+	"github.com/apache/rocketmq":    {"examples/events"}, // as business services use it; mq/rocketmq speaks the protocol itself
 }
 
 // example reports whether a folder is a program for readers: it uses what is public, as anybody's program would.

@@ -26,7 +26,7 @@ type Options struct {
 	NameServers []string
 	// AccessKey and SecretKey sign requests for brokers with an ACL; empty = none.
 	AccessKey, SecretKey string
-	// Group is the producer group that the brokers see.
+	// Group is the producer group that the brokers see, by default im-producer-group.
 	Group string
 	// Logger gets what an operator should know, never a body.
 	Logger *slog.Logger
@@ -51,6 +51,9 @@ type Client struct {
 // Connect makes a client. It fails when no name server answers.
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{o: o, log: o.Logger}
+	if c.o.Group == "" {
+		c.o.Group = "im-producer-group"
+	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

@@ -60,7 +60,7 @@ const (
 	maxFrame = 32 << 20 // bytes; a pull answers with some 256 KiB, one message has 4 MiB at most
 )
 
-// field is one named value of a header.
+// field is one named value of a header. The value is never empty: a broker would read it as missing, and sign "null".
 type field struct{ name, value string }
 
 // command is a request or a response.

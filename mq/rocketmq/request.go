@@ -26,11 +26,7 @@ func stored(code int, remark string) error {
 
 // send stores one message.
 func (c *Client) send(ctx context.Context, topic string, q queue, keys string, body []byte) error {
-	properties := ""
-	if keys != "" {
-		properties = "KEYS\x01" + keys + "\x02"
-	}
-	a, err := c.call(ctx, q.broker, &command{code: reqSend, body: body, fields: []field{
+	r := &command{code: reqSend, body: body, fields: []field{
 		{"a", c.o.Group},
 		{"b", topic},
 		{"c", "TBW102"}, // the topic whose settings an automatically made one would get
@@ -39,11 +35,14 @@ func (c *Client) send(ctx context.Context, topic string, q queue, keys string, b
 		{"f", "0"},
 		{"g", strconv.FormatInt(time.Now().UnixMilli(), 10)},
 		{"h", "0"},
-		{"i", properties},
 		{"j", "0"},
 		{"k", "false"},
 		{"m", "false"},
-	}})
+	}}
+	if keys != "" {
+		r.fields = append(r.fields, field{"i", "KEYS\x01" + keys + "\x02"})
+	}
+	a, err := c.call(ctx, q.broker, r)
 	if a != nil {
 		return stored(a.code, a.remark)
 	}

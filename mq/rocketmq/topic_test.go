@@ -114,7 +114,9 @@ func TestQueueCount(t *testing.T) {
 		if !s.Await(h.Kept(), patience) {
 			t.Fatalf("with %d queues not all is applied", queues)
 		}
-		eventually(t, "the lag ends", func() bool { return !slices.ContainsFunc(mqtest.Everything, func(p int) bool { return l.Lag()[p] > 0 }) })
+		eventually(t, "the lag ends", func() bool {
+			return !slices.ContainsFunc(mqtest.Everything, func(p int) bool { return l.Lag()[p] > 0 })
+		})
 		end()
 		// A probe says nothing, so it does not count as waiting.
 		must(t, c.send(context.Background(), topic, l.places.at(0), "", empty()))
