@@ -2,6 +2,8 @@ module github.com/meshtalk/meshtalk
 
 go 1.26.0
 
+ignore node_modules
+
 require (
 	github.com/DataDog/zstd v1.5.7 // indirect
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // indirect

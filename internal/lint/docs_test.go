@@ -62,7 +62,10 @@ func documents(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		for _, f := range found {
-			list = append(list, filepath.ToSlash(strings.TrimPrefix(f, root+string(filepath.Separator))))
+			f = filepath.ToSlash(strings.TrimPrefix(f, root+string(filepath.Separator)))
+			if !strings.HasPrefix(f, "node_modules/") {
+				list = append(list, f)
+			}
 		}
 	}
 	return list

@@ -42,7 +42,7 @@ func tree(t *testing.T) []file {
 		if d.IsDir() {
 			name := d.Name()
 			if rel != "" && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata" ||
-				rel == "bin" || rel == "data") {
+				name == "node_modules" || rel == "bin" || rel == "data") {
 				return filepath.SkipDir
 			}
 			return nil
