@@ -59,6 +59,24 @@ type Client struct {
 //
 // A refusal is an *EndError. Other failures of the first attempt are returned too, unless Options.RetryDial is set.
 func Dial(ctx context.Context, o Options) (*Client, error) {
+	c, err := begin(o)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.ready:
+		return c, nil
+	case <-c.done:
+		return nil, c.Err()
+	case <-ctx.Done():
+		c.cancel()
+		<-c.done
+		return nil, fmt.Errorf("client: dial: %w", ctx.Err())
+	}
+}
+
+// begin is Dial without waiting for the first login.
+func begin(o Options) (*Client, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
@@ -76,16 +94,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	go c.run()
 	go c.deliver()
-	select {
-	case <-c.ready:
-		return c, nil
-	case <-c.done:
-		return nil, c.Err()
-	case <-ctx.Done():
-		c.cancel()
-		<-c.done
-		return nil, fmt.Errorf("client: dial: %w", ctx.Err())
-	}
+	return c, nil
 }
 
 // newPrefix is 80 random bits in 16 digits of base 32.

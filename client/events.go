@@ -112,16 +112,18 @@ func (c *Client) handled(ev event) (flush bool) {
 		g.handled = ev.seq
 		c.owe(ev.conv)
 	}
+	c.touch()
+	c.events.due++
+	return c.events.due >= c.opt.AckEvery
+}
+
+// touch sees to it that the position is kept and acknowledged soon. The caller holds mu.
+func (c *Client) touch() {
 	e := &c.events
 	e.changed = true
-	e.due++
-	if e.due >= c.opt.AckEvery {
-		return true
-	}
 	if e.flushing == nil {
 		e.flushing = time.AfterFunc(c.opt.AckDelay, c.flush)
 	}
-	return false
 }
 
 // owe notes that the position in a large group is to be acknowledged. The caller holds mu.
@@ -130,7 +132,7 @@ func (c *Client) owe(conv string) {
 		c.events.groups = map[string]struct{}{}
 	}
 	c.events.groups[conv] = struct{}{}
-	c.events.changed = true
+	c.touch()
 }
 
 // flush keeps the position and acknowledges what was handled.

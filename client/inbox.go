@@ -65,16 +65,16 @@ func (c *Client) beginInbox(s *Session, asked bool) {
 	switch {
 	case in.epoch == "": // a new terminal: the server knows where it starts
 		in.last, in.handled = max(s.Acked, before), max(s.Acked, before)
-		c.events.changed = true
+		c.touch()
 	case asked && !s.Resumed && (in.epoch != s.Epoch || in.last > s.Head): // another store: numbers mean nothing here
 		in.gen++
 		in.last, in.handled = before, before
 		clear(c.groups)
 		c.events.groups = nil
-		c.events.changed = true
+		c.touch()
 	case in.last < before: // retention went past it
 		in.last, in.handled = before, before
-		c.events.changed = true
+		c.touch()
 	default:
 		in.handled = max(in.handled, before)
 	}
