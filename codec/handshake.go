@@ -13,12 +13,16 @@ type Handshake struct {
 	Host   string
 	Origin string // empty = no header
 	Token  string // from "Authorization: Bearer" or the sub-protocol pair; never from the query
+
+	Method, Query string // of a page only
 }
 
 // UpgradeRules is what an upgrade is judged by.
 type UpgradeRules struct {
 	Path           string   // any other gets 404; empty = any path
 	AllowedOrigins []string // exact; empty = same host as the request; no Origin header = allowed
+	OwnOrigin      bool     // the same host is allowed beside AllowedOrigins
+	Pages          string   // a path; plain requests for it and what is below are pages; empty = there are none
 }
 
 const (
@@ -43,6 +47,8 @@ type refused struct {
 // ok, else an HTTP error (400, 403, 404, 405, 426, 431) after which the connection closes. n is the number of bytes of buf that belong to
 // the head; response nil and n 0 = incomplete. Bytes after the head belong to the first frame.
 //
+// A plain request for a page is neither: response is nil and n is not 0. h tells what is asked for, and the caller answers.
+//
 // Bytes that can never become a request are refused as soon as they are there. Query strings are accepted and not read;
 // extensions that are offered are not accepted.
 func Upgrade(buf []byte, rules *UpgradeRules) (h Handshake, response []byte, n int, ok bool) {
@@ -63,6 +69,10 @@ func Upgrade(buf []byte, rules *UpgradeRules) (h Handshake, response []byte, n i
 	}
 	n = end + 4
 	r, no := parseRequest(head[:end+2])
+	if no == nil && r.isPage(rules.Pages) {
+		return Handshake{Path: string(r.path), Host: string(r.host), Origin: string(r.origin), Method: string(r.method), Query: string(r.query)},
+			nil, n, false
+	}
 	if no == nil {
 		no = r.check(rules)
 	}
@@ -112,10 +122,16 @@ func (r *request) check(rules *UpgradeRules) *refused {
 		return &refused{426, "only version 13 of WebSocket"}
 	case !validKey(r.key):
 		return &refused{400, "Sec-WebSocket-Key is not 16 bytes in base64"}
-	case !originAllowed(r.origin, r.host, rules.AllowedOrigins):
+	case !originAllowed(r.origin, r.host, rules):
 		return &refused{403, "origin not allowed"}
 	}
 	return nil
+}
+
+// isPage reports whether a well-formed request is one for a page.
+func (r *request) isPage(pages string) bool {
+	rest, below := bytes.CutPrefix(r.path, []byte(pages))
+	return pages != "" && below && (len(rest) == 0 || rest[0] == '/') && !r.upgrade
 }
 
 // validKey reports whether key is base64 of 16 bytes.

@@ -4,7 +4,7 @@ import "bytes"
 
 // request is the head of an upgrade request. The slices alias the head.
 type request struct {
-	method, path, host, origin, key, version, token []byte
+	method, path, query, host, origin, key, version, token []byte
 
 	upgrade    bool // Upgrade names websocket
 	connection bool // Connection names upgrade
@@ -71,7 +71,7 @@ func (r *request) requestLine(line []byte) *refused {
 		r.host, r.absolute = rest[:slash], true
 		target = rest[slash:]
 	}
-	r.path, _, _ = bytes.Cut(target, []byte("?"))
+	r.path, r.query, _ = bytes.Cut(target, []byte("?"))
 	return nil
 }
 
@@ -197,16 +197,16 @@ func isTarget(b []byte) bool {
 }
 
 // originAllowed judges the Origin header of a request to host; nil = the header is not there.
-func originAllowed(origin, host []byte, allowed []string) bool {
+func originAllowed(origin, host []byte, rules *UpgradeRules) bool {
 	if origin == nil {
 		return true
 	}
-	for _, a := range allowed {
+	for _, a := range rules.AllowedOrigins {
 		if string(origin) == a {
 			return true
 		}
 	}
-	if len(allowed) > 0 {
+	if len(rules.AllowedOrigins) > 0 && !rules.OwnOrigin {
 		return false
 	}
 	scheme, authority, ok := bytes.Cut(origin, []byte("://"))

@@ -123,7 +123,7 @@ func (c *Conn) fail(why Reason) {
 // timeout is c's deadline, the handler's or the engine's own.
 func (c *Conn) timeout() {
 	switch c.state {
-	case stateUpgrade:
+	case stateUpgrade, statePage:
 		c.fail(ReasonHandshake)
 	case stateOpen:
 		c.expired()
@@ -193,7 +193,7 @@ func (closeAll) Run(l *Loop) {
 		for _, c := range &k.conn {
 			switch {
 			case c == nil:
-			case c.state == stateUpgrade:
+			case c.state == stateUpgrade, c.state == statePage:
 				c.fail(ReasonShutdown)
 			case c.state == stateOpen:
 				c.Close(ReasonShutdown, closeGoingAway, "going away")

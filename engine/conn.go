@@ -15,6 +15,7 @@ type connState uint8
 
 const (
 	stateUpgrade connState = iota // WebSocket: the request is not whole yet; the handler knows nothing
+	statePage                     // a plain request is with Options.Pages; the handler knows nothing
 	stateOpen                     // the handler's
 	stateClosing                  // WebSocket: our close frame is gathered or sent, the peer's is awaited
 	stateLinger                   // what is gathered leaves, then our side ends; what comes in is thrown away until the peer ends its side

@@ -213,6 +213,10 @@ func (c *Conn) upgrade(data []byte) {
 		buf = c.x.in.B
 	}
 	h, response, n, ok := codec.Upgrade(buf, &l.engine.o.Upgrade)
+	if response == nil && n > 0 {
+		c.page(h)
+		return
+	}
 	if response == nil {
 		if !kept {
 			c.keep(data, 0)

@@ -13,11 +13,14 @@ import (
 
 // Options of an Engine. DefaultOptions has the defaults.
 type Options struct {
-	Handler                  Handler
-	Loops                    int // event loops, at most 256; 0 = GOMAXPROCS
-	Acceptors                int // goroutines in accept per listener; default 1
-	MaxFrame                 int // bytes of one inbound message; default 65,535
-	Upgrade                  codec.UpgradeRules
+	Handler   Handler
+	Loops     int // event loops, at most 256; 0 = GOMAXPROCS
+	Acceptors int // goroutines in accept per listener; default 1
+	MaxFrame  int // bytes of one inbound message; default 65,535
+	Upgrade   codec.UpgradeRules
+	// Pages answers the plain requests below Upgrade.Pages. It is called on the loop and must not block; answer is called once, from
+	// any goroutine, with the whole response, after which the connection closes. HandshakeTimeout holds for it too.
+	Pages                    func(r codec.Handshake, answer func(response []byte))
 	SoftLimit                int           // bytes of outbound above which Conn.Room is 0; default 64 KiB
 	HardLimit                int           // bytes of outbound above which the connection closes with ReasonTooSlow; default 1 MiB
 	HandshakeTimeout         time.Duration // accept → upgraded; default 5 s

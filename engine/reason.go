@@ -14,6 +14,7 @@ const (
 	ReasonTooSlow                    // more than the hard limit unread
 	ReasonPanic                      // the handler panicked
 	ReasonShutdown                   // the engine stops
+	ReasonPage                       // a page was answered
 	FirstHandlerReason Reason = 32
 )
 
@@ -34,6 +35,8 @@ func (r Reason) String() string {
 		return "panic"
 	case ReasonShutdown:
 		return "shutdown"
+	case ReasonPage:
+		return "page"
 	}
 	return "reason_" + strconv.Itoa(int(r))
 }

@@ -18,7 +18,6 @@ export const Code = {
 export interface Packet {
   cmd: number;
   id?: string | undefined;
-  // eslint-disable-next-line @typescript-eslint/no-explicit-any
   data?: any;
 }
 

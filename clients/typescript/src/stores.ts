@@ -95,7 +95,13 @@ export class IndexedDBStore implements PositionStore, OutboxStore {
   }
 
   async putSend(send: SavedSend): Promise<void> {
-    await this.#run(outbox, "readwrite", (s) => s.put(send));
+    await this.#run(outbox, "readwrite", (s) => {
+      const found = s.index("id").getKey(send.id);
+      found.onsuccess = () => {
+        if (found.result === undefined) s.put(send);
+      };
+      return found;
+    });
   }
 
   async deleteSend(id: string): Promise<void> {
