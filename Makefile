@@ -25,7 +25,7 @@ BENCHTIME    ?= 300ms
 MESHBENCHTIME ?= 5s
 TEST_TIMEOUT ?= 8m
 
-.PHONY: run build test race fuzz bench lint check e2e examples ts browser fmt vet imports tools clean help
+.PHONY: run demo build test race fuzz bench lint check e2e examples ts web browser fmt vet imports tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -34,6 +34,9 @@ help: ## this list
 
 run: build ## build and start a server on the default ports, data in ./data
 	$(BIN)/meshtalk serve
+
+demo: build ## build and start a server with a chat in the browser, http://127.0.0.1:8080/demo
+	$(BIN)/meshtalk serve --demo.enable
 
 build: ## static binaries into bin/
 	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -60,6 +63,9 @@ ts: $(NODE_MODULES) ## the TypeScript packages: types, build, unit tests
 	npm run check --workspaces
 	npm run build --workspaces --if-present
 	npm test -w clients/typescript -w examples/webchat
+
+web: $(NODE_MODULES) ## build the page of the demo from examples/webchat into demo/web, which is committed (node)
+	npm run build -w examples/webchat
 
 browser: build $(NODE_MODULES) ## tests in a real Chromium against bin/meshtalk (node, chromium)
 	npm test -w e2e/browser

@@ -191,6 +191,10 @@ func processKeys() []field {
 			Key: Key{Name: "log.format", Help: "text or json"},
 			at:  func(c *Config) any { return &c.LogFormat }, check: oneOf("text", "json"),
 		},
+		row("demo.enable", "a chat in the browser at /demo of the WebSocket port, which gives anybody a token for any user",
+			func(o *server.Options) *bool { return &o.Demo.Enable }, nil),
+		row("demo.token-ttl", "how long the demo's tokens are valid; its page renews them", func(o *server.Options) *time.Duration { return &o.Demo.TokenTTL },
+			spans(time.Second, 365*day)),
 		row("shutdown.timeout", "how long a graceful stop may take", func(o *server.Options) *time.Duration { return &o.ShutdownTimeout },
 			spans(time.Millisecond, time.Hour)),
 	}

@@ -21,6 +21,9 @@ func Check(o Options) error {
 			return err
 		}
 	}
+	if err := s.checkDemo(); err != nil {
+		return err
+	}
 	if o.Hooks.Authenticator != nil {
 		return nil
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	RocketMQ RocketMQOptions
 	Cluster  ClusterOptions
 
+	Demo DemoOptions
+
 	ShutdownTimeout time.Duration // shutdown.timeout
 
 	// Logger gets the server's log; nil = slog.Default(). LogLevel, when set, is what SIGHUP and log.level change.
@@ -146,6 +148,12 @@ type ClusterOptions struct {
 	Advertise string
 }
 
+// DemoOptions are the chat in the browser, on the WebSocket port at /demo. It gives anybody a token for any user.
+type DemoOptions struct {
+	Enable   bool
+	TokenTTL time.Duration
+}
+
 // DefaultOptions are the defaults of docs/configuration.md.
 func DefaultOptions() Options {
 	return Options{
@@ -171,6 +179,7 @@ func DefaultOptions() Options {
 			ProducerGroup: "im-producer-group", LogTopic: "meshtalk_log", LogQueues: 16,
 			PushTopic: "meshtalk_push", EventTopic: "meshtalk_event",
 		},
+		Demo:            DemoOptions{TokenTTL: time.Hour},
 		ShutdownTimeout: 30 * time.Second,
 	}
 }

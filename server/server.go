@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshtalk/meshtalk/auth"
 	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/demo"
 	"github.com/meshtalk/meshtalk/engine"
 	"github.com/meshtalk/meshtalk/hub"
 	"github.com/meshtalk/meshtalk/session"
@@ -29,6 +30,7 @@ type Server struct {
 	o       Options
 	log     *slog.Logger
 	started time.Time
+	current atomic.Pointer[Options] // o, or what Reload has taken since
 
 	jwt      *auth.JWT          // nil with Hooks.Authenticator
 	stopKeys context.CancelFunc // ends the refresh of a JWKS
@@ -48,13 +50,14 @@ type Server struct {
 
 // Address is one listener, with the URL that clients use.
 type Address struct {
-	Name string // websocket, tcp or admin
+	Name string // websocket, tcp or admin, and demo for the page on the WebSocket port
 	URL  string
 }
 
 // New checks o. Nothing is opened yet.
 func New(o Options) (*Server, error) {
 	s := &Server{o: o, log: o.Logger}
+	s.current.Store(&s.o)
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -85,6 +88,9 @@ func (s *Server) Run(ctx context.Context) error {
 // The end of ctx ends nothing: Stop does.
 func (s *Server) Start(ctx context.Context) (err error) {
 	s.started = time.Now()
+	if err = s.checkDemo(); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
 			s.abort()
@@ -131,6 +137,9 @@ func (s *Server) listen() error {
 			return listenError(l.key+".port", err)
 		}
 		s.addresses = append(s.addresses, Address{l.transport.String(), fmt.Sprintf(l.url, clientAddress(a.String()))})
+		if l.transport == codec.WebSocket && s.o.Demo.Enable {
+			s.addresses = append(s.addresses, Address{"demo", "http://" + clientAddress(a.String()) + demo.Path})
+		}
 	}
 	return nil
 }
@@ -173,7 +182,11 @@ func (s *Server) Reload(o Options) error {
 	if err != nil {
 		return err
 	}
-	return s.jwt.Reload(jo)
+	if err := s.jwt.Reload(jo); err != nil {
+		return err
+	}
+	s.current.Store(&o)
+	return nil
 }
 
 // openAuth is the hook's authenticator, or the JWT check of the options.

@@ -12,6 +12,7 @@ import (
 	"github.com/meshtalk/meshtalk/cluster"
 	clusterlocal "github.com/meshtalk/meshtalk/cluster/local"
 	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/demo"
 	"github.com/meshtalk/meshtalk/engine"
 	"github.com/meshtalk/meshtalk/hub"
 	mqlocal "github.com/meshtalk/meshtalk/mq/local"
@@ -68,7 +69,8 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 	s.engine, err = engine.New(engine.Options{
 		Handler: s.sessions, Loops: s.o.Performance.WorkerThreads, Acceptors: s.o.Performance.BossThreads,
 		MaxFrame: s.o.Performance.MaxFrameSize,
-		Upgrade:  codec.UpgradeRules{Path: s.o.WebSocket.Path, AllowedOrigins: s.o.WebSocket.AllowedOrigins},
+		Upgrade:  s.upgradeRules(),
+		Pages:    s.serveDemo(),
 
 		HandshakeTimeout: s.o.LoginTimeout, MaxConnections: s.o.Limits.Connections,
 		MaxPerIP: s.o.Limits.ConnectionsPerIP, HandshakesPerSecondPerIP: s.o.Limits.HandshakesPerSecondPerIP,
@@ -88,6 +90,15 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 func (s *Server) load() cluster.Load {
 	e, m := s.engine.Stats(), s.sessions.Stats()
 	return cluster.Load{Connections: e.Connections[0] + e.Connections[1], Sessions: m.Sessions}
+}
+
+// upgradeRules judge requests on the WebSocket listener. With the demo on it has pages, and these may connect.
+func (s *Server) upgradeRules() codec.UpgradeRules {
+	rules := codec.UpgradeRules{Path: s.o.WebSocket.Path, AllowedOrigins: s.o.WebSocket.AllowedOrigins}
+	if s.o.Demo.Enable {
+		rules.Pages, rules.OwnOrigin = demo.Path, true
+	}
+	return rules
 }
 
 // incarnation tells this start of the node from every other.
