@@ -116,7 +116,7 @@ export class Model {
     const c = this.chat(conv);
     for (const m of messages) this.#put(c, m);
     if (newest) c.loaded = true;
-    if (!more) c.complete = true;
+    if (!more || c.items[0]?.seq === 1) c.complete = true;
     this.changed();
   }
 

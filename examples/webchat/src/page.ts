@@ -26,7 +26,7 @@ export class Page {
     const leave = h("button", {
       class: "round quiet", type: "button", "aria-label": `Sign out ${s.user}`, title: "Sign out", onclick: () => void actions.leave(),
     }, icon("leave"));
-    this.#body = h("div", { class: "app" },
+    this.#body = h("main", { class: "app" },
       h("nav", { class: "side", "aria-label": "Conversations" },
         h("header", { class: "self" }, avatar(s.user), h("div", { class: "who" }, h("h1", {}, s.user), this.#self), start, leave),
         this.#list),

@@ -19,10 +19,10 @@ export class Thread {
   readonly element: HTMLElement;
   readonly #empty: HTMLElement;
   readonly #face = h("span", { class: "face" });
-  readonly #name = h("h2", {});
+  readonly #name = h("h1", {});
   readonly #about = h("p", { class: "about" });
   readonly #older = h("button", { class: "older", type: "button" }, "Show older messages");
-  readonly #log = h("ol", { class: "log", role: "log", "aria-label": "Messages" });
+  readonly #log = h("ol", { class: "log" });
   readonly #scroller: HTMLElement;
   readonly #writing = h("p", { class: "writing", role: "status" });
   readonly #down: HTMLButtonElement;
@@ -32,7 +32,6 @@ export class Thread {
   #conv: string | undefined; // what is shown
   #members = new Map<string, string>(); // by group, as text
   #atEnd = true;
-  #count = 0;
   readonly #drafts = new Map<string, string>();
 
   constructor(readonly s: Session, close: () => void) {
@@ -40,7 +39,8 @@ export class Thread {
     this.#field = h("textarea", { id: "field", rows: 1, placeholder: "Write a message", "aria-label": "Message", maxlength: 20000, enterkeyhint: "send" });
     const send = h("button", { class: "primary round", type: "submit", "aria-label": "Send", title: "Send" }, icon("send"));
     this.#form = h("form", { class: "composer" }, this.#field, send);
-    this.#scroller = h("div", { class: "scroller", tabindex: 0, "aria-label": "Conversation" }, this.#older, this.#log);
+    this.#scroller = h("div", { class: "scroller", tabindex: 0, "aria-label": "Conversation" }, this.#older,
+      h("div", { class: "lines", role: "log", "aria-label": "Messages" }, this.#log));
     this.#shown = h("section", { class: "thread", "aria-label": "Open conversation" },
       h("header", {},
         h("button", { class: "round quiet back", type: "button", "aria-label": "Back to the list", onclick: close }, icon("back")),
@@ -48,7 +48,7 @@ export class Thread {
       this.#scroller, this.#writing, this.#down, this.#form);
     this.#empty = h("section", { class: "nothing" }, h("img", { src: "/demo/icon.svg", alt: "", width: 72, height: 72 }),
       h("p", {}, "Choose a conversation, or begin one."));
-    this.element = h("main", {}, this.#empty, this.#shown);
+    this.element = h("div", { class: "panes" }, this.#empty, this.#shown);
 
     this.#older.addEventListener("click", () => void this.#loadOlder());
     this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -119,7 +119,8 @@ export class Thread {
     if (!c) return;
     this.#head(c, now);
     const e = this.#scroller;
-    const before = e.scrollHeight - e.scrollTop; // what is below the upper edge stays where it is
+    const anchor = this.#atEnd ? undefined : this.#firstSeen(); // it stays where it is, whatever comes before or after it
+    const top = anchor?.offsetTop ?? 0;
     const lines = this.#lines(c, now);
     keyed(this.#log, lines, (l) => ("day" in l ? `d ${l.day}` : l.item.key), (l) => ("day" in l ? h("li", { class: "day" }, l.day) : this.#message()),
       (x, l) => {
@@ -127,12 +128,17 @@ export class Thread {
       });
     this.#older.hidden = c.complete || !c.loaded || c.items.length === 0;
     if (this.#atEnd) this.#toEnd();
-    else if (lines.length !== this.#count && e.scrollTop < e.scrollHeight - before) e.scrollTop = e.scrollHeight - before;
-    this.#count = lines.length;
+    else if (anchor?.isConnected && anchor.offsetTop !== top) e.scrollTop += anchor.offsetTop - top;
     const writing = model.typists(c, now);
     text(this.#writing, writing.length === 0 ? "" : writing.length === 1 ? `${writing[0]} is writing…` : `${writing.slice(0, 2).join(" and ")} are writing…`);
     // A page may be too high for a scroll bar: then nobody can scroll to the older ones.
     if (e.scrollHeight <= e.clientHeight && !this.#older.hidden) void this.#loadOlder();
+  }
+
+  /** The uppermost message in sight. */
+  #firstSeen(): HTMLElement | undefined {
+    const { scrollTop, offsetTop } = this.#scroller;
+    return [...this.#log.querySelectorAll<HTMLElement>(".message")].find((m) => m.offsetTop + m.offsetHeight - offsetTop > scrollTop);
   }
 
   /** Shows another conversation, and keeps what was being written in this one. */
