@@ -25,10 +25,10 @@ export const patience = 60_000;
 export const root = resolve(import.meta.dirname, "../..");
 
 /** The server's program, built by `make build`. */
-export const program = process.env["MESHTALK_BIN"] ?? join(root, "bin/meshtalk");
+export const program = process.env["SERVER"] ?? join(root, "bin/meshtalk");
 
-/** The folder into which tests put the pictures of the documents. They are written only when MESHTALK_PICTURES is set. */
-export const pictures = process.env["MESHTALK_PICTURES"] ? join(root, "docs/images") : mkdtempSync(join(tmpdir(), "meshtalk-pictures-"));
+/** The folder into which tests put the pictures of the documents. They are written only when PICTURES is set. */
+export const pictures = process.env["PICTURES"] ? join(root, "docs/images") : mkdtempSync(join(tmpdir(), "meshtalk-pictures-"));
 
 export interface ServerOptions {
   /** More flags of `meshtalk serve`. */

@@ -90,6 +90,7 @@ export class Client {
   #url = 0;
   #token = "";
   #refusedToken: string | undefined;
+  #refusal = ""; // the server's words about it
   #asked = false; // LOGIN asked to resume
   #wake: (() => void) | undefined; // ends the wait before the next attempt
   #wakeable = true; // not while the server has asked to stay away
@@ -304,7 +305,7 @@ export class Client {
   async #attemptOne(): Promise<Error> {
     const token = await this.#newToken();
     if (this.#end) return this.#end;
-    if (token === this.#refusedToken) return new EndError("unauthorized", Code.Unauthorized, "there is no other token");
+    if (token === this.#refusedToken) return new EndError("unauthorized", Code.Unauthorized, `${this.#refusal}; there is no other token`);
     this.#token = token;
     const { urls } = this.#o;
     const c = (this.#attempted = new Connection(urls[this.#url % urls.length]!, this.#o, this.#listener()));
@@ -314,6 +315,7 @@ export class Client {
     if (why instanceof TokenRefused) {
       if (this.#refusedToken !== undefined) why = new EndError("unauthorized", Code.Unauthorized, why.message);
       this.#refusedToken = token;
+      this.#refusal = why.message;
     }
     this.#outbox.requeue();
     this.#calls.disconnected(new DisconnectedError(1006, why.message));

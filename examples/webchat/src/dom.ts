@@ -87,10 +87,10 @@ export function keyed<T>(parent: Element, items: T[], key: (item: T) => string, 
 
 /** A picture of a name: its first letter on a colour of its own. */
 export function avatar(name: string, group = false): HTMLElement {
-  let hash = 0;
-  for (const c of name) hash = (hash * 31 + c.codePointAt(0)!) >>> 0;
+  let hash = 0x811c9dc5; // FNV-1a; names that differ in one letter differ in colour
+  for (const c of name) hash = Math.imul(hash ^ c.codePointAt(0)!, 0x01000193) >>> 0;
   const e = h("span", { class: group ? "avatar group" : "avatar", "aria-hidden": "true" }, group ? icon("people") : ([...name][0] ?? "?").toUpperCase());
-  e.style.setProperty("--hue", String(hash % 360));
+  e.style.setProperty("--hue", String((hash >>> 8) % 360));
   return e;
 }
 
