@@ -24,7 +24,9 @@ type Hub interface {
 	Send(ctx context.Context, m hub.Outgoing) (hub.Sent, error)
 	Broadcast(ctx context.Context, typ int64, content []byte) (online int, err error)
 
+	Online(prefix, after string, limit int) (users []string, more bool)
 	User(ctx context.Context, user string) (hub.UserInfo, error)
+	Conversations(ctx context.Context, user, cursor string, limit int) (list []store.Conversation, next string, err error)
 	PresenceOf(ctx context.Context, users []string) ([]codec.PresenceState, error)
 	Kick(ctx context.Context, user, terminal, reason string) (closed int, err error)
 	Revoke(ctx context.Context, user string, before int64) (int64, error)
@@ -46,7 +48,9 @@ type Hub interface {
 
 // Options of New.
 type Options struct {
-	Token      string // bearer token; "" = loopback only, see Guard
+	Token string // bearer token; "" = loopback only, see Guard
+	// SignedIn, when set, reports whether a request without a bearer token belongs to who has signed in at the console; see Guard.
+	SignedIn   func(*http.Request) bool
 	MaxContent int    // bytes of one content: performance.max-frame-size
 	MaxMembers int    // of one group: group.max-members; 0 = the hub judges alone
 	DataDir    string // of the embedded store, "" = there is none to back up
@@ -89,15 +93,16 @@ func New(hub Hub, o Options) http.Handler {
 	}
 	s := &server{hub: hub, o: o}
 	mux := http.NewServeMux()
+	guard := func(h http.Handler) http.Handler { return Guard(o.Token, o.SignedIn, h) }
 	allowed := map[string][]string{}
 	for _, rt := range s.routes() {
-		mux.Handle(rt.method+" "+rt.path, Guard(o.Token, s.serve(rt)))
+		mux.Handle(rt.method+" "+rt.path, guard(s.serve(rt)))
 		allowed[rt.path] = append(allowed[rt.path], rt.method)
 	}
 	for p, methods := range allowed {
-		mux.Handle(p, Guard(o.Token, notAllowed(methods)))
+		mux.Handle(p, guard(notAllowed(methods)))
 	}
-	unknown := Guard(o.Token, http.HandlerFunc(notFound))
+	unknown := guard(http.HandlerFunc(notFound))
 	mux.Handle("/v1", unknown)
 	mux.Handle("/v1/", unknown)
 	mux.Handle("/", o.Next)
@@ -123,10 +128,12 @@ func (s *server) routes() []route {
 		{method: post, path: "/v1/messages", handle: s.postMessages, body: true},
 		{method: post, path: "/v1/broadcast", handle: s.postBroadcast, body: true},
 		{method: post, path: "/v1/presence", handle: s.postPresence, body: true},
+		{method: get, path: "/v1/users", handle: s.getUsers},
 		{method: get, path: user, handle: s.getUser},
 		{method: post, path: user + "/kick", handle: s.postKick, body: true},
 		{method: post, path: user + "/revoke", handle: s.postRevoke, body: true},
 		{method: get, path: user + "/inbox", handle: s.getInbox},
+		{method: get, path: user + "/conversations", handle: s.getConversations},
 		{method: put, path: group, handle: s.putGroup, body: true},
 		{method: get, path: group, handle: s.getGroup},
 		{method: del, path: group, handle: s.deleteGroup},

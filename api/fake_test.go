@@ -84,9 +84,22 @@ func (f *fake) User(_ context.Context, user string) (hub.UserInfo, error) {
 	if user == "alice" {
 		info = hub.UserInfo{User: user, Online: true, LastSeen: fakeTime, Inbox: store.Inbox{Head: 9, First: 2}, Terminals: []hub.TerminalInfo{{
 			Terminal: "web", SessionID: "s-1", Node: "n1", Transport: "websocket", IP: "127.0.0.1", Since: fakeTime, Acked: 8, Lagging: true,
-		}}}
+		}}, Positions: map[string]uint64{"web": 8, "ios": 3}}
 	}
 	return info, f.call("user %q", user)
+}
+
+func (f *fake) Online(prefix, after string, limit int) ([]string, bool) {
+	_ = f.call("online prefix=%q after=%q limit=%d", prefix, after, limit)
+	if prefix == "nobody" {
+		return nil, false
+	}
+	return []string{"alice", "bob"}, true
+}
+
+func (f *fake) Conversations(_ context.Context, user, cursor string, limit int) ([]store.Conversation, string, error) {
+	list := []store.Conversation{{Conv: "p:alice:bob", Kind: "private", Peer: "bob", Head: 4, Read: 2, Unread: 1, PeerDelivered: 4, PeerRead: 3}}
+	return list, "next", f.call("conversations user=%q cursor=%q limit=%d", user, cursor, limit)
 }
 
 func (f *fake) PresenceOf(_ context.Context, users []string) ([]codec.PresenceState, error) {
@@ -179,7 +192,7 @@ func (f *fake) Inbox(_ context.Context, user string, after uint64, limit int) ([
 func (f *fake) Backup(_ context.Context, dir string) error { return f.call("backup %s", dir) }
 
 func (f *fake) Nodes(context.Context) ([]hub.NodeInfo, error) {
-	return []hub.NodeInfo{{Node: "n1", Incarnation: "x", Address: "127.0.0.1", Since: fakeTime, Connections: 2, Sessions: 1}}, f.call("nodes")
+	return []hub.NodeInfo{{Node: "n1", Incarnation: "x", Address: "127.0.0.1", Since: fakeTime, Connections: 2, Sessions: 1}, {Node: "n2", Queues: []int{3}, Lag: map[int]int64{3: 5}}}, f.call("nodes")
 }
 
 func (f *fake) Stats() hub.Stats {

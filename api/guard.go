@@ -17,7 +17,10 @@ import (
 // With a token that is who sends it as "Authorization: Bearer". Without one it is everybody on this host, and the danger
 // is a web page in a browser here, which can make the browser send requests to this port: one whose Host is no
 // loopback name (the page's own name, bound to 127.0.0.1 by its DNS) or that carries another Origin than our own is refused.
-func Guard(token string, next http.Handler) http.Handler {
+//
+// signedIn, when set, is asked about a request without Authorization while there is a token: it knows the browsers that have
+// given the token before, and refuses what another page made them send.
+func Guard(token string, signedIn func(*http.Request) bool, next http.Handler) http.Handler {
 	if token == "" {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
@@ -34,7 +37,11 @@ func Guard(token string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given, ok := bearer(r.Header.Get("Authorization"))
 		got := sha256.Sum256([]byte(given)) // hashed, so that the comparison takes the same time for every length too
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !ok {
+		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 && ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if len(r.Header.Values("Authorization")) > 0 || signedIn == nil || !signedIn(r) {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="meshtalk"`)
 			writeError(w, refuse(codec.CodeUnauthorized, "the admin token is missing or wrong"))
 			return

@@ -211,7 +211,7 @@ func TestRealGroup(t *testing.T) {
 
 func TestRealUser(t *testing.T) {
 	r := startReal(t)
-	r.want("GET", "/v1/users/nobody", "", 200, `{"user":"nobody","online":false,"lastSeen":0,"inbox":{"head":0,"first":1},"terminals":[]}`)
+	r.want("GET", "/v1/users/nobody", "", 200, `{"user":"nobody","online":false,"lastSeen":0,"inbox":{"head":0,"first":1},"terminals":[],"positions":{}}`)
 	r.want("POST", "/v1/presence", `{"users":["b","a"]}`, 200, `{"states":[
 		{"user":"b","online":false,"terminals":[],"lastSeen":0},{"user":"a","online":false,"terminals":[],"lastSeen":0}]}`)
 	r.want("POST", "/v1/users/nobody/kick", "", 200, `{"closed":0}`)

@@ -190,7 +190,7 @@ func TestUnknownPaths(t *testing.T) {
 	f := &fake{}
 	c := newCaller(t, f)
 	for _, path := range []string{
-		"/", "/x", "/v1", "/v1/", "/v1/x", "/v2/stats", "/v1/messages/", "/v1/messages/x", "/v1/users", "/v1/users/", "/v1/users/a/", "/v1/users/a/b",
+		"/", "/x", "/v1", "/v1/", "/v1/x", "/v2/stats", "/v1/messages/", "/v1/messages/x", "/v1/users/", "/v1/users/a/", "/v1/users/a/b",
 		"/v1//stats", "//v1/stats", "/v1/./stats", "/v1/users/../stats", "/v1/users/a/inbox/", "/openapi.yaml/", "/openapi.json", "/V1/stats",
 		"/v1/conversations/p:a:b", "/v1/conversations/p:a:b/messages/1/2",
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/hub"
 )
 
 // Pages of an inbox, as for PULL, and the longest reason that a kicked client is told, in bytes.
@@ -11,6 +12,10 @@ const (
 	defaultInbox = 100
 	maxInbox     = 500
 	maxReason    = 1024
+
+	defaultUsers, maxUsersPage = 50, 200
+
+	defaultConversations, maxConversations = 50, 200 // as for CONVERSATIONS
 )
 
 // terminal and user are what GET /v1/users/{user} shows.
@@ -36,6 +41,23 @@ type user struct {
 	LastSeen  int64      `json:"lastSeen"`
 	Inbox     inbox      `json:"inbox"`
 	Terminals []terminal `json:"terminals"`
+	// Positions in the inbox, of all terminals ever seen.
+	Positions map[string]uint64 `json:"positions"`
+}
+
+// getUsers is for people who look for somebody: who is online on this node.
+func (s *server) getUsers(_ context.Context, in *input) ([]byte, error) {
+	prefix, _ := in.param("prefix")
+	after, _ := in.param("after")
+	limit := in.limit(defaultUsers, maxUsersPage)
+	if err := in.done(); err != nil {
+		return nil, err
+	}
+	users, more := s.hub.Online(prefix, after, limit)
+	if users == nil {
+		users = []string{}
+	}
+	return encode(map[string]any{"users": users, "more": more})
 }
 
 func (s *server) getUser(ctx context.Context, in *input) ([]byte, error) {
@@ -51,6 +73,10 @@ func (s *server) getUser(ctx context.Context, in *input) ([]byte, error) {
 		User: info.User, Online: info.Online, LastSeen: info.LastSeen,
 		Inbox:     inbox{info.Inbox.Head, info.Inbox.First},
 		Terminals: make([]terminal, len(info.Terminals)),
+		Positions: info.Positions,
+	}
+	if u.Positions == nil {
+		u.Positions = map[string]uint64{}
 	}
 	for i, t := range info.Terminals {
 		u.Terminals[i] = terminal(t)
@@ -122,4 +148,18 @@ func (s *server) getInbox(ctx context.Context, in *input) ([]byte, error) {
 		return nil, err
 	}
 	return codec.AppendPullData(nil, entries, box.Head, box.First, more), nil
+}
+
+func (s *server) getConversations(ctx context.Context, in *input) ([]byte, error) {
+	name := in.pathName("user")
+	cursor, _ := in.param("cursor")
+	limit := in.limit(defaultConversations, maxConversations)
+	if err := in.done(); err != nil {
+		return nil, err
+	}
+	list, next, err := s.hub.Conversations(ctx, name, cursor, limit)
+	if err != nil {
+		return nil, err
+	}
+	return codec.AppendConversationsData(nil, hub.ConversationStates(list), next), nil
 }

@@ -201,7 +201,12 @@ func AppendLogout(dst, id []byte) []byte {
 
 // AppendConversations appends the answer to CONVERSATIONS; cursor empty = absent, there is no next page.
 func AppendConversations(dst, id []byte, list []ConversationState, cursor string) []byte {
-	dst = append(appendStart(dst, Conversations, id), `{"conversations":[`...)
+	return append(AppendConversationsData(appendStart(dst, Conversations, id), list, cursor), '}')
+}
+
+// AppendConversationsData appends the "data" of the answer to CONVERSATIONS alone, as the HTTP API shows it.
+func AppendConversationsData(dst []byte, list []ConversationState, cursor string) []byte {
+	dst = append(dst, `{"conversations":[`...)
 	for i := range list {
 		if i > 0 {
 			dst = append(dst, ',')
@@ -210,7 +215,7 @@ func AppendConversations(dst, id []byte, list []ConversationState, cursor string
 	}
 	dst = append(dst, ']')
 	dst = appendNameField(dst, `,"cursor":`, cursor)
-	return append(dst, "}}"...)
+	return append(dst, '}')
 }
 
 func appendConversation(dst []byte, c *ConversationState) []byte {

@@ -29,13 +29,16 @@ func (c *Conn) Close(why Reason, code uint16, reason string) {
 			to = stateClosing
 		}
 	}
-	c.leave(why, to)
+	c.leave(why, to, reason)
 }
 
 // leave takes c from the handler. to is how far it is then.
-func (c *Conn) leave(why Reason, to connState) {
+func (c *Conn) leave(why Reason, to connState, detail string) {
 	l := c.loop
 	l.stats.closes[why].Add(1)
+	if f := l.engine.o.OnClosed; f != nil {
+		c.tellClosed(f, why, detail)
+	}
 	if c.state == stateOpen {
 		l.gone = append(l.gone, ended{c, why})
 	}
@@ -77,7 +80,7 @@ func (c *Conn) peerClose(payload []byte) {
 		return
 	}
 	c.gatherClose(code, "")
-	c.leave(ReasonPeer, stateLinger)
+	c.leave(ReasonPeer, stateLinger, closeText(code))
 }
 
 // tooSlow ends c because the peer reads too little: what it has not taken is dropped at the end of the event.
@@ -87,6 +90,15 @@ func (c *Conn) tooSlow() {
 		c.tellTooSlow(f)
 	}
 	c.Close(ReasonTooSlow, closePolicy, "too slow")
+}
+
+func (c *Conn) tellClosed(f func(*Conn, Reason, string), why Reason, detail string) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.loop.engine.panicked("handler", r)
+		}
+	}()
+	f(c, why, detail)
 }
 
 func (c *Conn) tellTooSlow(f func(*Conn)) {
@@ -114,7 +126,7 @@ func (c *Conn) fail(why Reason) {
 		return
 	}
 	if c.state <= stateOpen {
-		c.leave(why, stateDead)
+		c.leave(why, stateDead, "")
 	}
 	c.state = stateDead
 	c.loop.doomed = append(c.loop.doomed, c)
@@ -151,7 +163,7 @@ func (c *Conn) socketClosed(err error) {
 		l.writeOne(c)
 	}
 	if c.state <= stateOpen {
-		c.leave(reasonOf(err), stateDead)
+		c.leave(reasonOf(err), stateDead, errorText(err))
 	}
 	c.state = stateDead
 	l.tellGone()
@@ -174,6 +186,29 @@ func (c *Conn) release() {
 	if l.stopping && l.table.count == 0 {
 		l.signalEmpty()
 	}
+}
+
+// closeText is what a peer's close frame said, in words that cost nothing: many connections may end at once.
+func closeText(code uint16) string {
+	switch code {
+	case 1000:
+		return "closed normally"
+	case closeGoingAway:
+		return "going away"
+	case 1005:
+		return "closed without a code"
+	case closeProtocol:
+		return "told of a protocol error"
+	}
+	return "closed with another code"
+}
+
+// errorText is what a socket's end is called, "" when the peer just closed.
+func errorText(err error) string {
+	if err == nil || errors.Is(err, io.EOF) {
+		return ""
+	}
+	return err.Error()
 }
 
 // reasonOf tells a peer that went from a socket that failed.

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"math"
+	"strings"
 
 	"github.com/meshtalk/meshtalk/codec"
 )
@@ -203,6 +204,13 @@ func (c *Conn) violation(err error) {
 	c.Close(ReasonProtocol, refused.Close, refused.Reason)
 }
 
+// statusOf is the status of an HTTP answer, such as "404 Not Found".
+func statusOf(response []byte) string {
+	line, _, _ := strings.Cut(string(response), "\r\n")
+	_, status, _ := strings.Cut(line, " ")
+	return status
+}
+
 // upgrade goes on with the request of a WebSocket connection.
 func (c *Conn) upgrade(data []byte) {
 	l := c.loop
@@ -221,7 +229,7 @@ func (c *Conn) upgrade(data []byte) {
 	}
 	c.gatherRaw(response)
 	if !ok {
-		c.leave(ReasonHandshake, stateLinger)
+		c.leave(ReasonHandshake, stateLinger, statusOf(response))
 		c.afterInput()
 		return
 	}

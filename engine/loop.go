@@ -60,6 +60,7 @@ type Loop struct {
 	table  table
 	ms     int64 // Now
 	uptime int64 // ms since the engine was made, by the monotonic clock
+	work   work
 	sweep  sweep
 
 	batch []Op // operations taken from the queue; batch[next:] have not run
@@ -136,7 +137,11 @@ func (l *Loop) wakeLocked() {
 type drainer Loop
 
 func (d *drainer) Run(context.Context) error {
-	(*Loop)(d).drain()
+	l := (*Loop)(d)
+	if l.begin() {
+		defer l.end()
+	}
+	l.drain()
 	return nil
 }
 
@@ -169,16 +174,57 @@ func (l *Loop) Each(f func(c *Conn) bool) {
 	}
 }
 
-// readClock sets the loop's clocks; every event and drain begins with it.
-func (l *Loop) readClock() {
+// readClock sets the loop's clocks and returns the time since the engine was made; every event and drain begins with it.
+func (l *Loop) readClock() time.Duration {
 	now := time.Now()
 	l.ms = now.UnixMilli()
-	l.uptime = now.Sub(l.engine.started).Milliseconds()
+	since := now.Sub(l.engine.started)
+	l.uptime = since.Milliseconds()
+	return since
+}
+
+// work is what a loop needs to know of its time to tell how busy it is. It belongs to the loop.
+type work struct {
+	inside       bool          // an event is being handled; gnet brings a close from inside another
+	began, ended time.Duration // since the engine was made: of this event, and of the one before
+}
+
+// restless is the longest pause between two events that is taken for work: gnet polls and reads in it. A loop that
+// sleeps is not back so soon.
+const restless = 20 * time.Microsecond
+
+// begin is the beginning of an event. outer is false inside another, and then it has no end of its own.
+func (l *Loop) begin() (outer bool) {
+	now := l.readClock()
+	if l.work.inside {
+		return false
+	}
+	l.work.inside, l.work.began = true, now
+	if now-l.work.ended < restless {
+		l.work.began = l.work.ended
+	}
+	return true
+}
+
+// end is the end of an outer event.
+func (l *Loop) end() {
+	l.work.inside = false
+	l.work.ended = time.Since(l.engine.started)
+	l.stats.busy.Add(int64(l.work.ended - l.work.began))
+}
+
+// waits is how long the oldest of the operations waits that no drain has taken yet. Safe from anywhere.
+func (l *Loop) waits() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.queue) == 0 {
+		return 0
+	}
+	return time.Since(l.mu.since)
 }
 
 // drain runs what was posted, flushes once, and leaves with either an empty queue or a wake-up on its way.
 func (l *Loop) drain() {
-	l.readClock()
 	l.takeWritable()
 	more := l.runOps()
 	l.settle()
@@ -189,7 +235,6 @@ func (l *Loop) drain() {
 // by a socket and not by Execute, because gnet runs everything that was executed before it polls again.
 func (l *Loop) turn() {
 	l.yielded = false
-	l.readClock()
 	ready := l.ready
 	l.ready = nil
 	for i, c := range ready {
@@ -231,7 +276,10 @@ func (l *Loop) takeQueue() bool {
 	if len(l.batch) == 0 {
 		return false
 	}
-	l.stats.lag.Store(int64(time.Since(since)))
+	lag := int64(time.Since(since))
+	l.stats.lag.Store(lag)
+	l.stats.lagPeak.note(l.uptime/1000, lag)
+	l.stats.queuePeak.note(l.uptime/1000, int64(len(l.batch)))
 	return true
 }
 

@@ -28,7 +28,10 @@ type Options struct {
 	HandshakesPerSecondPerIP int           // 0 = no limit
 	// OnTooSlow is called on the loop just before a connection over HardLimit is closed (to write the ERROR packet).
 	OnTooSlow func(c *Conn)
-	Logf      func(format string, args ...any) // engine events and panics with their stack; default: none
+	// OnClosed is told of every connection that ends, on its loop and when it leaves the handler or never came to it:
+	// why, and in words what is known beyond the reason ("" = nothing). It must not touch c but read it.
+	OnClosed func(c *Conn, why Reason, detail string)
+	Logf     func(format string, args ...any) // engine events and panics with their stack; default: none
 }
 
 // maxLoops is what fits the loop index of a Handle.

@@ -26,9 +26,12 @@ func (*reactor) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	case *wakeup:
 		x.l.el = gc.EventLoop()
 	case *Conn:
-		x.loop.readClock()
+		l := x.loop
+		if l.begin() {
+			defer l.end()
+		}
 		x.socketOpen(gc)
-		x.loop.settle()
+		l.settle()
 	}
 	return nil, gnet.None
 }
@@ -42,10 +45,15 @@ func (*reactor) OnTraffic(gc gnet.Conn) gnet.Action {
 	}
 	switch x := gc.Context().(type) {
 	case *wakeup:
+		if x.l.begin() {
+			defer x.l.end()
+		}
 		x.l.turn()
 	case *Conn:
 		l := x.loop
-		l.readClock()
+		if l.begin() {
+			defer l.end()
+		}
 		l.stats.bytesIn.Add(int64(len(data)))
 		x.receive(data)
 		l.settle()
@@ -56,7 +64,9 @@ func (*reactor) OnTraffic(gc gnet.Conn) gnet.Action {
 // OnClose implements gnet.EventHandler.
 func (*reactor) OnClose(gc gnet.Conn, err error) gnet.Action {
 	if c, ok := gc.Context().(*Conn); ok {
-		c.loop.readClock()
+		if c.loop.begin() {
+			defer c.loop.end()
+		}
 		c.socketClosed(err)
 		c.loop.settle()
 	}

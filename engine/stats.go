@@ -1,6 +1,9 @@
 package engine
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats is a snapshot of the engine's counters, safe to take from anywhere.
 type Stats struct {
@@ -11,7 +14,10 @@ type Stats struct {
 	OutboundBytes     int64 // sent by the handler and not taken by the kernel
 	Panics            int64
 	LoopQueue         []int     // operations waiting, per loop
-	LoopLag           []float64 // seconds from Post to Run, of the oldest operation of the last drain, per loop
+	LoopLag           []float64 // seconds from Post to Run, of the oldest operation of the last drain or of what waits, per loop
+	LoopQueuePeak     []int     // most operations that one drain found, in this second and the last
+	LoopLagPeak       []float64 // likewise the longest lag, seconds
+	LoopBusy          []float64 // seconds that the loop was at work, since the start
 }
 
 // loopStats are one loop's counters. Only the loop writes them, so the additions never contend.
@@ -21,6 +27,36 @@ type loopStats struct {
 	bytesIn, bytesOut atomic.Int64
 	outbound          atomic.Int64
 	lag               atomic.Int64 // ns
+	busy              atomic.Int64 // ns
+	lagPeak           peak         // ns
+	queuePeak         peak         // operations
+}
+
+// peak keeps the largest value of each of the last seconds. One goroutine notes, any may ask.
+type peak struct {
+	cells [4]struct{ second, value atomic.Int64 } // a reader looks at two of them while the writer is at most in one
+}
+
+// note is v in a second of the engine's life.
+func (p *peak) note(second, v int64) {
+	c := &p.cells[second&3]
+	switch {
+	case c.second.Load() != second:
+		c.value.Store(v)
+		c.second.Store(second)
+	case v > c.value.Load():
+		c.value.Store(v)
+	}
+}
+
+// of is the largest value of a second and the one before it: who asks once a second sees every peak.
+func (p *peak) of(second int64) (most int64) {
+	for _, s := range [...]int64{second - 1, second} {
+		if c := &p.cells[s&3]; c.second.Load() == s {
+			most = max(most, c.value.Load())
+		}
+	}
+	return most
 }
 
 // Stats sums the counters of all loops.
@@ -30,6 +66,7 @@ func (e *Engine) Stats() Stats {
 		Closes:  make(map[Reason]int64),
 		Panics:  e.panics.Load(),
 	}
+	second := int64(time.Since(e.started) / time.Second)
 	for r := accepted; r < acceptResults; r++ {
 		s.Accepts[r.String()] = e.accepts[r].Load()
 	}
@@ -45,8 +82,12 @@ func (e *Engine) Stats() Stats {
 		s.BytesIn += l.stats.bytesIn.Load()
 		s.BytesOut += l.stats.bytesOut.Load()
 		s.OutboundBytes += l.stats.outbound.Load()
+		waits := l.waits()
 		s.LoopQueue = append(s.LoopQueue, l.Backlog())
-		s.LoopLag = append(s.LoopLag, float64(l.stats.lag.Load())/1e9)
+		s.LoopLag = append(s.LoopLag, max(time.Duration(l.stats.lag.Load()), waits).Seconds())
+		s.LoopQueuePeak = append(s.LoopQueuePeak, max(int(l.stats.queuePeak.of(second)), l.Backlog()))
+		s.LoopLagPeak = append(s.LoopLagPeak, max(time.Duration(l.stats.lagPeak.of(second)), waits).Seconds())
+		s.LoopBusy = append(s.LoopBusy, time.Duration(l.stats.busy.Load()).Seconds())
 	}
 	return s
 }

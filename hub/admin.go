@@ -43,6 +43,7 @@ type UserInfo struct {
 	LastSeen  int64
 	Inbox     store.Inbox
 	Terminals []TerminalInfo
+	Positions map[string]uint64 // in the inbox, of all terminals ever seen
 }
 
 // NodeInfo is one node of the cluster.
@@ -132,6 +133,9 @@ func (h *Hub) User(ctx context.Context, user string) (UserInfo, error) {
 	info := UserInfo{User: user}
 	var err error
 	if info.Inbox, err = h.store.Head(ctx, user); err != nil {
+		return info, fail(err)
+	}
+	if info.Positions, err = h.store.Positions(ctx, user); err != nil {
 		return info, fail(err)
 	}
 	info.Terminals = h.terminalsHere(ctx, user)
@@ -264,9 +268,13 @@ func (h *Hub) Nodes(ctx context.Context) ([]NodeInfo, error) {
 	}
 	list := make([]NodeInfo, len(nodes))
 	for i, n := range nodes {
+		load := n.Load
+		if i == 0 && h.o.Load != nil { // this node knows better than what it last told the others
+			load = h.o.Load()
+		}
 		list[i] = NodeInfo{
 			Node: n.ID, Incarnation: n.Incarnation, Address: n.Address, Since: n.Since,
-			Connections: n.Load.Connections, Sessions: n.Load.Sessions, Queues: n.Load.Queues, Lag: n.Load.Lag,
+			Connections: load.Connections, Sessions: load.Sessions, Queues: load.Queues, Lag: load.Lag,
 		}
 	}
 	return list, nil

@@ -51,3 +51,26 @@ func (h *Hub) Conversations(ctx context.Context, user, cursor string, limit int)
 	list, next, err = h.store.Conversations(ctx, user, cursor, limit)
 	return list, next, fail(err)
 }
+
+// ConversationStates are conversations of the store as clients see them.
+func ConversationStates(list []store.Conversation) []codec.ConversationState {
+	states := make([]codec.ConversationState, len(list))
+	for i := range list {
+		c := &list[i]
+		states[i] = codec.ConversationState{
+			Conv: c.Conv, Kind: c.Kind, Peer: c.Peer, Group: c.Group,
+			Head: c.Head, Read: c.Read, Unread: c.Unread,
+			PeerDelivered: c.PeerDelivered, PeerRead: c.PeerRead,
+		}
+		if c.Last != nil {
+			last := StoredMessage(c.Last)
+			states[i].Last = &last
+		}
+	}
+	return states
+}
+
+// Online pages through the users with a session on this node whose name begins with prefix, in byte order after a name.
+func (h *Hub) Online(prefix, after string, limit int) (users []string, more bool) {
+	return h.registry.prefixed(prefix, after, limit)
+}

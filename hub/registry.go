@@ -2,6 +2,8 @@ package hub
 
 import (
 	"hash/maphash"
+	"slices"
+	"strings"
 	"sync"
 	"unique"
 
@@ -198,4 +200,29 @@ func (r *registry) users() (n int) {
 		s.Unlock()
 	}
 	return n
+}
+
+// prefixed are the users with at least one session here whose name begins with prefix, in byte order and after a name, at most
+// limit; more tells that there are others. It looks at every user: for people, not for programs.
+func (r *registry) prefixed(prefix, after string, limit int) (found []string, more bool) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.Lock()
+		for u := range s.users {
+			if u <= after || !strings.HasPrefix(u, prefix) {
+				continue
+			}
+			at, _ := slices.BinarySearch(found, u)
+			if at == limit {
+				more = true
+				continue
+			}
+			if len(found) == limit {
+				found, more = found[:limit-1], true
+			}
+			found = slices.Insert(found, at, u)
+		}
+		s.Unlock()
+	}
+	return found, more
 }

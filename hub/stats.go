@@ -66,6 +66,7 @@ type Stats struct {
 	Accepted          map[string]int64 // by kind: private, group, system, recall, ephemeral
 	PullDeliveries    int64
 	QueuedSubmissions int
+	Lag               map[int]int64 // bodies behind the offset, by partition that this node consumes; nil without a log of its own
 	PoolWaiting       int
 	CommitSeconds     HistogramSnapshot
 	CommitBatch       HistogramSnapshot
@@ -79,7 +80,7 @@ func (h *Hub) Stats() Stats {
 	s := Stats{
 		UsersOnline: h.registry.users(), Accepted: make(map[string]int64, len(kinds)),
 		PullDeliveries:    h.stats.pulled.Load(),
-		QueuedSubmissions: h.log.Backlog(), PoolWaiting: h.pool.Waiting(),
+		QueuedSubmissions: h.log.Backlog(), Lag: h.log.Lag(), PoolWaiting: h.pool.Waiting(),
 		CommitSeconds: h.stats.commit.snapshot(), CommitBatch: h.stats.batch.snapshot(),
 		Store: h.store.Stats(), ReadOnly: h.store.State() != nil,
 	}

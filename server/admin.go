@@ -28,7 +28,7 @@ func (s *Server) listenAdmin() error {
 	page := console.New(console.Options{
 		Version: Version, Node: s.hub.NodeID(), Started: s.started,
 		Sources: []console.Source{metricSource{s}}, Parts: s.parts(), Draining: s.draining.Load,
-		Guard: func(h http.Handler) http.Handler { return api.Guard(token, h) },
+		Guard: func(h http.Handler) http.Handler { return api.Guard(token, nil, h) },
 		Logf:  s.logf("console"),
 	})
 	handler := api.New(s.hub, api.Options{

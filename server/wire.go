@@ -53,7 +53,7 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 	s.hub = hub.New(hub.Options{
 		Store: s.store, Log: mqlocal.New(maxWaiting), Cluster: clusterlocal.New(self, s.load),
 		LoopOf: session.LoopOf, MaxMembers: s.o.Group.MaxMembers,
-		AfterCommit: s.o.Hooks.AfterCommit, Logf: s.logf("hub"),
+		AfterCommit: s.o.Hooks.AfterCommit, Load: s.load, Logf: s.logf("hub"),
 	})
 	s.sessions = session.New(session.Options{
 		Hub: s.hub, Auth: a, Hooks: s.o.Hooks,
@@ -72,7 +72,7 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 
 		HandshakeTimeout: s.o.LoginTimeout, MaxConnections: s.o.Limits.Connections,
 		MaxPerIP: s.o.Limits.ConnectionsPerIP, HandshakesPerSecondPerIP: s.o.Limits.HandshakesPerSecondPerIP,
-		OnTooSlow: s.sessions.TooSlow, Logf: s.logf("engine"),
+		OnTooSlow: s.sessions.TooSlow, OnClosed: s.sessions.ConnClosed, Logf: s.logf("engine"),
 	})
 	if err != nil {
 		return err

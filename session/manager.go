@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
@@ -41,6 +42,8 @@ type Manager struct {
 	hub   *hub.Hub
 	epoch string
 	loops []*loop
+
+	observer atomic.Pointer[func(Event)] // who is told of errors and closes, nil = nobody
 }
 
 var _ engine.Handler = (*Manager)(nil)

@@ -3,7 +3,6 @@ package session
 import (
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/hub"
-	"github.com/meshtalk/meshtalk/store"
 )
 
 // query runs work in the pool and sends the packet that it makes.
@@ -87,25 +86,8 @@ func (s *Session) conversations(p *codec.Packet) {
 		if err != nil {
 			return nil, err
 		}
-		return codec.AppendConversations(nil, id, conversationStates(list), next), nil
+		return codec.AppendConversations(nil, id, hub.ConversationStates(list), next), nil
 	})
-}
-
-func conversationStates(list []store.Conversation) []codec.ConversationState {
-	states := make([]codec.ConversationState, len(list))
-	for i := range list {
-		c := &list[i]
-		states[i] = codec.ConversationState{
-			Conv: c.Conv, Kind: c.Kind, Peer: c.Peer, Group: c.Group,
-			Head: c.Head, Read: c.Read, Unread: c.Unread,
-			PeerDelivered: c.PeerDelivered, PeerRead: c.PeerRead,
-		}
-		if c.Last != nil {
-			last := hub.StoredMessage(c.Last)
-			states[i].Last = &last
-		}
-	}
-	return states
 }
 
 // maxWatched is how many users one connection may watch.

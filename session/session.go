@@ -99,6 +99,7 @@ func (s *Session) refuse(id []byte, code codec.Code, message string) {
 func (s *Session) refuseRetry(id []byte, code codec.Code, message string, retryAfterMs int) {
 	l := s.loop()
 	l.stats.errors.add(code)
+	s.observeError(code, message)
 	l.scratch = codec.AppendError(l.scratch[:0], id, code, message, retryAfterMs)
 	s.send(l.scratch)
 }

@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -282,4 +283,23 @@ type Stats struct {
 	SizeBytes                     int64
 	SyncSeconds                   float64 // the last sync
 	FilterHits                    int64   // look-ups that the repeat filter could not spare
+	MemoryBytes                   int64   // what it holds in this process for speed: caches and what is not written as tables yet; about
+	Syncs                         SyncHistogram
+}
+
+// SyncBounds are the upper bounds of SyncHistogram's buckets, in seconds: from a disk with a cache of its own to one that hangs.
+var SyncBounds = []float64{.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}
+
+// SyncHistogram counts how long commits waited for the disk, or for the database that keeps them: Counts[i] up to SyncBounds[i]
+// and above the bound before, the last one above all. Its zero value is empty.
+type SyncHistogram struct {
+	Counts [16]uint64
+	Sum    float64 // seconds
+}
+
+// Observe counts one. The caller serialises.
+func (h *SyncHistogram) Observe(d time.Duration) {
+	i, _ := slices.BinarySearch(SyncBounds, d.Seconds())
+	h.Counts[i]++
+	h.Sum += d.Seconds()
 }

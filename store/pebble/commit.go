@@ -162,6 +162,7 @@ func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 		return nil, err
 	}
 	s.filter.takeOver()
+	s.stats.filterBytes.Store(s.filter.bytes)
 	prev := g.last.Load()
 	g.heads.turn(g.serial, g.durableSerial.Load())
 	size := 16
@@ -284,6 +285,14 @@ func (c *commit) giveUp() {
 	_ = c.b.Close()
 }
 
+// synced counts a sync.
+func (s *Store) synced(took time.Duration) {
+	s.stats.syncMu.Lock()
+	s.stats.syncs.Observe(took)
+	s.stats.lastNanos = int64(took)
+	s.stats.syncMu.Unlock()
+}
+
 // settle waits until the commit is durable or has failed, after those before it. Any number may call it.
 func (p *pending) settle() error {
 	p.mu.Lock()
@@ -302,7 +311,7 @@ func (p *pending) settle() error {
 		if e := p.batch.SyncWait(); e != nil {
 			g.fs.fail(e)
 		}
-		g.s.stats.syncNanos.Store(int64(time.Since(began)))
+		g.s.synced(time.Since(began))
 	}
 	if err == nil {
 		err = g.fs.failed()

@@ -101,7 +101,11 @@ type Store struct {
 
 	stats struct {
 		messages, entries, duplicates, filterHits atomic.Int64
-		syncNanos                                 atomic.Int64
+		filterBytes                               atomic.Int64 // as the last commit found it
+
+		syncMu    sync.Mutex
+		syncs     store.SyncHistogram
+		lastNanos int64 // the last sync
 	}
 }
 
@@ -217,10 +221,18 @@ func (s *Store) State() error {
 func (s *Store) Stats() store.Stats {
 	st := store.Stats{
 		Messages: s.stats.messages.Load(), Entries: s.stats.entries.Load(), Duplicates: s.stats.duplicates.Load(),
-		FilterHits: s.stats.filterHits.Load(), SyncSeconds: time.Duration(s.stats.syncNanos.Load()).Seconds(),
+		FilterHits: s.stats.filterHits.Load(), MemoryBytes: s.stats.filterBytes.Load(),
 	}
+	s.stats.syncMu.Lock()
+	st.Syncs, st.SyncSeconds = s.stats.syncs, time.Duration(s.stats.lastNanos).Seconds()
+	s.stats.syncMu.Unlock()
 	if g, err := s.acquire(); err == nil {
-		st.SizeBytes = int64(g.db.Metrics().DiskSpaceUsage())
+		m := g.db.Metrics()
+		st.SizeBytes = int64(m.DiskSpaceUsage())
+		st.MemoryBytes += m.BlockCache.Size + m.FileCache.Size + int64(m.MemTable.Size+m.MemTable.ZombieSize)
+		for _, t := range *g.tails.Load() {
+			st.MemoryBytes += t.given.Load()
+		}
 		g.release()
 	}
 	return st
