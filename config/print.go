@@ -5,11 +5,24 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/meshtalk/meshtalk/server"
 )
 
 // YAML is the whole configuration with secrets masked, each value with a comment that says where it came from. Without
 // secrets it loads again to the same.
 func (c *Config) YAML() ([]byte, error) { return c.yaml(true) }
+
+// Settings are all keys with their values, secrets masked, and where each came from, in the order of docs/configuration.md.
+func (c *Config) Settings() []server.Setting {
+	var list []server.Setting
+	for _, k := range fields() {
+		list = append(list, server.Setting{
+			Key: k.Name, Value: k.masked(k.text(c)), Origin: c.Origin(k.Name), Help: k.Help, Secret: k.Secret,
+		})
+	}
+	return list
+}
 
 func (c *Config) yaml(masked bool) ([]byte, error) {
 	root := &yaml.Node{Kind: yaml.MappingNode, HeadComment: c.Warning()}

@@ -1,6 +1,10 @@
 package config
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/meshtalk/meshtalk/server"
+)
 
 // reloads reports whether server.Reload takes a key over while the server runs.
 func reloads(key string) bool {
@@ -15,4 +19,18 @@ func NeedRestart(running, next *Config) (keys []string) {
 		}
 	}
 	return keys
+}
+
+// Effective are the settings of a server that was started with running and has reloaded next.
+func Effective(running, next *Config) []server.Setting {
+	list := running.Settings()
+	for i, s := range next.Settings() {
+		switch {
+		case reloads(s.Key):
+			list[i] = s
+		case s.Value != list[i].Value:
+			list[i].Origin += "; changed since, wants a restart"
+		}
+	}
+	return list
 }

@@ -1,6 +1,8 @@
-// Package console is what operators look at: /metrics, /healthz, /readyz, /debug/pprof/ and a small status page.
+// Package console is what operators look at: /metrics, /healthz, /readyz, /debug/pprof/, and the live console at /.
 //
-// It imports no other package of the project: what it shows comes through Source and Part, which the wiring fills in.
+// It imports no other package of the project: what it shows comes through Source, Part and the functions of Options, which the
+// wiring fills in. Reading order: sample.go (what one look finds), live.go (one look a second for everybody who watches),
+// tail.go (closes and errors as they happen), login.go and assets.go (who may see it, and the page).
 package console
 
 import (
@@ -25,42 +27,119 @@ type Options struct {
 	Parts   []Part
 	// Draining, when set, tells that the server takes no more connections: it is then not ready.
 	Draining func() bool
+	// Settings, when set, are the effective configuration. Safe for concurrent use.
+	Settings func() []Setting
+	// Observe, when set, makes f hear of every close and error until it is called with nil. See Event.
+	Observe func(f func(Event))
 
-	// Guard refuses who may not see the metrics, the profiles and the page. /healthz and /readyz are open. nil = all is.
+	// Guard refuses who may not see the metrics, the profiles and the figures. /healthz and /readyz are open. nil = all is.
 	Guard func(http.Handler) http.Handler
+	// Logins are who has signed in; Guard asks them. nil = nobody has to.
+	Logins *Logins
 	// Logf gets the errors of scrapes; nil = nowhere.
 	Logf func(format string, args ...any)
+}
+
+// Setting is one key of the configuration.
+type Setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"`
+	Help   string `json:"help"`
+	Secret bool   `json:"secret,omitempty"` // the value is masked
 }
 
 // maxScrapes bounds what several monitors may cost at the same time; more get 503.
 const maxScrapes = 4
 
-// New serves the console. The handler is safe for concurrent use and owns nothing that needs closing.
-func New(o Options) http.Handler {
+// Console is the handler of New.
+type Console struct {
+	o    Options
+	mux  *http.ServeMux
+	live *live
+	tail *tail
+}
+
+// New makes the console. The handler is safe for concurrent use. Close ends its streams.
+func New(o Options) *Console {
 	if o.Guard == nil {
 		o.Guard = func(h http.Handler) http.Handler { return h }
+	}
+	if o.Logins == nil {
+		o.Logins = NewLogins("")
 	}
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
-	mux := http.NewServeMux()
+	if o.Observe == nil {
+		o.Observe = func(func(Event)) {}
+	}
+	c := &Console{o: o, mux: http.NewServeMux()}
+	c.live = newLive(c.look)
+	c.tail = newTail(o.Observe)
+	c.route()
+	return c
+}
+
+// Close ends all streams and waits for what runs beside them. It is called once.
+func (c *Console) Close() {
+	c.live.close()
+	c.tail.close()
+}
+
+// ServeHTTP implements http.Handler.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.mux.ServeHTTP(w, r) }
+
+func (c *Console) route() {
 	const get, head, post = http.MethodGet, http.MethodHead, http.MethodPost
-	handle := func(path string, h http.Handler, methods ...string) { mux.Handle(path, only(h, methods...)) }
-	guarded := func(path string, h http.Handler, methods ...string) { mux.Handle(path, o.Guard(only(h, methods...))) }
+	handle := func(path string, h http.Handler, methods ...string) { c.mux.Handle(path, only(h, methods...)) }
+	guarded := func(path string, h http.Handler, methods ...string) {
+		c.mux.Handle(path, c.o.Guard(only(h, methods...)))
+	}
 
 	handle("/healthz", http.HandlerFunc(health), get, head)
-	handle("/readyz", o.readiness(), get, head)
-	guarded("/metrics", o.metrics(), get, head)
+	handle("/readyz", c.o.readiness(), get, head)
+	guarded("/metrics", c.o.metrics(), get, head)
 	guarded("/debug/pprof/", http.HandlerFunc(pprof.Index), get, head)
 	guarded("/debug/pprof/cmdline", http.HandlerFunc(pprof.Cmdline), get, head)
 	guarded("/debug/pprof/profile", http.HandlerFunc(pprof.Profile), get, head)
 	guarded("/debug/pprof/symbol", http.HandlerFunc(pprof.Symbol), get, head, post)
 	guarded("/debug/pprof/trace", http.HandlerFunc(pprof.Trace), get, head)
-	guarded("/{$}", o.page(), get, head)
-	mux.Handle("/", o.Guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusNotFound, 4004, "NOT_FOUND", "no such path")
-	})))
-	return mux
+
+	handle("/{$}", http.HandlerFunc(c.page), get, head)
+	handle("/console/{file...}", http.HandlerFunc(c.file), get, head)
+	handle("/console/login", http.HandlerFunc(c.o.Logins.signIn), post)
+	handle("/console/logout", http.HandlerFunc(c.o.Logins.signOut), post)
+	guarded("/console/session", http.HandlerFunc(c.session), get)
+	guarded("/console/settings", http.HandlerFunc(c.settings), get)
+	guarded("/console/live", http.HandlerFunc(c.serveLive), get)
+	guarded("/console/tail", http.HandlerFunc(c.serveTail), get)
+
+	c.mux.Handle("/", c.o.Guard(http.HandlerFunc(notFound)))
+}
+
+// session tells the page whose console it is.
+func (c *Console) session(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"node": c.o.Node, "version": c.o.Version, "started": c.o.Started.UnixMilli(), "signOut": c.o.Logins.needed,
+	})
+}
+
+func (c *Console) settings(w http.ResponseWriter, _ *http.Request) {
+	list := []Setting{}
+	if c.o.Settings != nil {
+		list = append(list, c.o.Settings()...)
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"settings": list})
+}
+
+// mayStay reports whether the stream of r goes on: who has signed out sees no more.
+func (c *Console) mayStay(r *http.Request) bool {
+	return !c.o.Logins.needed || r.Header.Get("Authorization") != "" || c.o.Logins.SignedIn(r)
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	refuse(w, http.StatusNotFound, 4004, "NOT_FOUND", "no such path")
 }
 
 // only refuses other methods. It is not left to the mux, which would not take a profile's path beside that of the list.

@@ -59,6 +59,16 @@ func (p *peak) of(second int64) (most int64) {
 	return most
 }
 
+// Connections is how many sockets are open, those that are closing included. Safe from anywhere.
+func (e *Engine) Connections() (n int64) {
+	for _, l := range e.loops {
+		for t := range l.stats.connections {
+			n += l.stats.connections[t].Load()
+		}
+	}
+	return n
+}
+
 // Stats sums the counters of all loops.
 func (e *Engine) Stats() Stats {
 	s := Stats{

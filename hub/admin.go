@@ -268,13 +268,9 @@ func (h *Hub) Nodes(ctx context.Context) ([]NodeInfo, error) {
 	}
 	list := make([]NodeInfo, len(nodes))
 	for i, n := range nodes {
-		load := n.Load
-		if i == 0 && h.o.Load != nil { // this node knows better than what it last told the others
-			load = h.o.Load()
-		}
 		list[i] = NodeInfo{
 			Node: n.ID, Incarnation: n.Incarnation, Address: n.Address, Since: n.Since,
-			Connections: load.Connections, Sessions: load.Sessions, Queues: load.Queues, Lag: load.Lag,
+			Connections: n.Load.Connections, Sessions: n.Load.Sessions, Queues: n.Load.Queues, Lag: n.Load.Lag,
 		}
 	}
 	return list, nil

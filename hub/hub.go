@@ -75,8 +75,6 @@ type Options struct {
 	AfterCommit func(m *codec.ConvMessage)
 	Logf        func(format string, args ...any)
 	Now         func() time.Time // nil = time.Now
-	// Load is what this node has to do now, for Nodes; nil = unknown. Safe for concurrent use.
-	Load func() cluster.Load
 }
 
 // Hub is one node's hub. All its methods are safe for concurrent use.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshtalk/meshtalk/api"
 	"github.com/meshtalk/meshtalk/console"
+	"github.com/meshtalk/meshtalk/session"
 )
 
 // listenAdmin serves the HTTP API and the console.
@@ -25,16 +26,19 @@ func (s *Server) listenAdmin() error {
 	if err != nil {
 		return listenError("admin.port", err)
 	}
-	page := console.New(console.Options{
+	logins := console.NewLogins(token)
+	s.console = console.New(console.Options{
 		Version: Version, Node: s.hub.NodeID(), Started: s.started,
 		Sources: []console.Source{metricSource{s}}, Parts: s.parts(), Draining: s.draining.Load,
-		Guard: func(h http.Handler) http.Handler { return api.Guard(token, nil, h) },
-		Logf:  s.logf("console"),
+		Settings: s.shownSettings, Observe: s.observe,
+		Guard:  func(h http.Handler) http.Handler { return api.Guard(token, logins.SignedIn, h) },
+		Logins: logins,
+		Logf:   s.logf("console"),
 	})
 	handler := api.New(s.hub, api.Options{
-		Token: token, MaxContent: s.o.Performance.MaxFrameSize, MaxMembers: s.o.Group.MaxMembers,
+		Token: token, SignedIn: logins.SignedIn, MaxContent: s.o.Performance.MaxFrameSize, MaxMembers: s.o.Group.MaxMembers,
 		DataDir: s.o.DataDir, Version: Version, Node: s.hub.NodeID(), Started: s.started,
-		Extra: s.extraStats, Next: page, Logf: s.logf("api"),
+		Extra: s.extraStats, Next: s.console, Logf: s.logf("api"),
 	})
 	s.admin = api.NewServer(handler, log.New(logWriter(s.logf("http")), "", 0))
 	s.addresses = append(s.addresses, Address{"admin", "http://" + clientAddress(ln.Addr().String())})
@@ -44,6 +48,26 @@ func (s *Server) listenAdmin() error {
 		}
 	})
 	return nil
+}
+
+// shownSettings are the settings as the console has them.
+func (s *Server) shownSettings() []console.Setting {
+	var list []console.Setting
+	if p := s.settings.Load(); p != nil {
+		for _, x := range *p {
+			list = append(list, console.Setting(x))
+		}
+	}
+	return list
+}
+
+// observe makes f hear of closes and errors; nil = nobody hears.
+func (s *Server) observe(f func(console.Event)) {
+	if f == nil {
+		s.sessions.Observe(nil)
+		return
+	}
+	s.sessions.Observe(func(e session.Event) { f(console.Event(e)) })
 }
 
 // logWriter makes a Writer of a logf, one line a call.

@@ -3,10 +3,12 @@ package server
 import (
 	"strconv"
 
+	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
 	"github.com/meshtalk/meshtalk/console"
 	"github.com/meshtalk/meshtalk/hub"
 	"github.com/meshtalk/meshtalk/session"
+	"github.com/meshtalk/meshtalk/store"
 )
 
 // metrics makes the names of docs/INTERFACES.md §4 of what the parts count.
@@ -21,6 +23,7 @@ func (m metricSource) Metrics(emit func(console.Metric)) {
 	m.engine(e)
 	m.sessions(e)
 	m.hub(e)
+	m.cluster(e)
 }
 
 func (e emitter) counter(name, help string, v int64, labels ...console.Label) {
@@ -61,7 +64,14 @@ func (m metricSource) engine(e emitter) {
 	for i := range s.LoopQueue {
 		loop := console.Label{Name: "loop", Value: strconv.Itoa(i)}
 		e.gauge("meshtalk_loop_queue_operations", "Operations that wait for the event loop.", float64(s.LoopQueue[i]), loop)
-		e.gauge("meshtalk_loop_lag_seconds", "How long the oldest operation of the last drain had waited.", s.LoopLag[i], loop)
+		e.gauge("meshtalk_loop_lag_seconds", "How long the oldest operation of the last drain had waited, or has waited since.", s.LoopLag[i], loop)
+		e.gauge("meshtalk_loop_queue_peak_operations", "The most operations that a drain of this second or the last found.",
+			float64(s.LoopQueuePeak[i]), loop)
+		e.gauge("meshtalk_loop_lag_peak_seconds", "The longest lag of this second or the last.", s.LoopLagPeak[i], loop)
+		e(console.Metric{
+			Name: "meshtalk_loop_busy_seconds_total", Help: "Time that the event loop was at work.", Kind: console.Counter,
+			Value: s.LoopBusy[i], Labels: []console.Label{loop},
+		})
 	}
 }
 
@@ -82,6 +92,11 @@ func (m metricSource) hub(e emitter) {
 	e.counters("meshtalk_messages_accepted_total", "Messages accepted, by kind.", "kind", s.Accepted)
 	e.counter("meshtalk_deliveries_total", "Entries handed to clients.", s.PullDeliveries, console.Label{Name: "path", Value: "pull"})
 	e.gauge("meshtalk_submissions_waiting", "Accepted messages that wait for the commit.", float64(s.QueuedSubmissions))
+	e.gauge("meshtalk_queues_owned", "Queues of the log that this node consumes.", float64(len(s.Lag)))
+	for q, n := range s.Lag {
+		e.gauge("meshtalk_log_lag_messages", "Batches of a queue that are accepted and not committed.", float64(n),
+			console.Label{Name: "queue", Value: strconv.Itoa(q)})
+	}
 	e.gauge("meshtalk_pool_waiting", "Requests that wait for a worker.", float64(s.PoolWaiting))
 	e.histogram("meshtalk_commit_seconds", "From the begin of a commit to its durability.", s.CommitSeconds)
 	e.histogram("meshtalk_commit_batch_messages", "Messages in one commit.", s.CommitBatch)
@@ -91,9 +106,27 @@ func (m metricSource) hub(e emitter) {
 	}
 	e.gauge("meshtalk_store_readonly", "1 while messages cannot be kept.", readonly)
 	e.gauge("meshtalk_store_bytes", "Size of the store on disk.", float64(s.Store.SizeBytes))
+	e.gauge("meshtalk_store_memory_bytes", "Memory of the process that the store holds: caches, and what waits to become tables.", float64(s.Store.MemoryBytes))
+	e.gauge("meshtalk_connection_memory_bytes",
+		"Live memory of the process, without the store's and what it took at the start, per connection; 0 below 1,000 of them.",
+		m.s.connectionMemory(s.Store.HeapBytes))
 	e.gauge("meshtalk_store_sync_seconds", "The last sync of the store.", s.Store.SyncSeconds)
+	e.histogram("meshtalk_store_fsync_seconds", "Syncs of the store, each of a commit.", hub.HistogramSnapshot{
+		Bounds: store.SyncBounds, Counts: s.Store.Syncs.Counts[:], Sum: s.Store.Syncs.Sum,
+	})
 	e.counter("meshtalk_store_messages_total", "Messages kept.", s.Store.Messages)
 	e.counter("meshtalk_store_entries_total", "Inbox entries kept.", s.Store.Entries)
 	e.counter("meshtalk_store_duplicates_total", "Repeats recognised.", s.Store.Duplicates)
 	e.counter("meshtalk_store_filter_hits_total", "Look-ups that the repeat filter could not spare.", s.Store.FilterHits)
+}
+
+func (m metricSource) cluster(e emitter) {
+	var s cluster.Stats // of a node that is alone
+	if c, ok := m.s.cluster.(interface{ Stats() cluster.Stats }); ok {
+		s = c.Stats()
+	}
+	e.gauge("meshtalk_routes", "Terminals of this node that the other nodes can see.", float64(s.Routes))
+	for name, n := range map[string]int64{"in": s.WakesIn, "out": s.WakesOut} {
+		e.counter("meshtalk_wakeups_total", "Users that nodes told each other of.", n, console.Label{Name: "direction", Value: name})
+	}
 }

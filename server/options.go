@@ -39,6 +39,9 @@ type Options struct {
 
 	Hooks Hooks
 
+	// Settings are the configuration as its source tells it, for the console; nil = the console says that there is none.
+	Settings []Setting
+
 	// Ready, when set, is called by Run when the listeners are open.
 	Ready func([]Address)
 
@@ -48,6 +51,14 @@ type Options struct {
 	// StoreCacheBytes is the memory of the embedded store for what it has read from disk; 0 = its own default of 64 MiB. For
 	// programs that embed a server in little memory; there is no key for it.
 	StoreCacheBytes int64
+}
+
+// Setting is one key of the configuration, for people.
+type Setting struct {
+	Key, Value string // the value of a secret is masked
+	Origin     string // default, file F line 3, env NAME, flag --name
+	Help       string
+	Secret     bool
 }
 
 // ListenOptions are a listener.

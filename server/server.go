@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
+	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/console"
 	"github.com/meshtalk/meshtalk/engine"
 	"github.com/meshtalk/meshtalk/hub"
 	"github.com/meshtalk/meshtalk/session"
@@ -35,9 +37,14 @@ type Server struct {
 
 	store    store.Store
 	hub      *hub.Hub
+	cluster  cluster.Cluster
 	sessions *session.Manager
 	engine   *engine.Engine
 	admin    *http.Server
+	console  *console.Console
+
+	settings   atomic.Pointer[[]Setting]
+	baseMemory int64 // bytes, at the end of the start
 
 	addresses []Address
 	draining  atomic.Bool
@@ -57,6 +64,9 @@ func New(o Options) (*Server, error) {
 	s := &Server{o: o, log: o.Logger}
 	if s.log == nil {
 		s.log = slog.Default()
+	}
+	if o.Settings != nil {
+		s.settings.Store(&o.Settings)
 	}
 	if o.DataDir == "" {
 		return nil, errors.New("data-dir: is empty (expected a directory)")
@@ -101,6 +111,7 @@ func (s *Server) Start(ctx context.Context) (err error) {
 		return err
 	}
 	s.run()
+	s.baseMemory = goMemory() - s.store.Stats().HeapBytes
 	if err = s.listen(); err != nil {
 		return err
 	}
@@ -158,11 +169,15 @@ func (s *Server) Addresses() []Address { return s.addresses }
 // Hub gives programs that embed the server its sends, groups and presence.
 func (s *Server) Hub() *hub.Hub { return s.hub }
 
-// Reload takes what may change while running from o: the log level, the limits of messages and the keys.
+// Reload takes what may change while running from o: the log level, the limits of messages and the keys. Settings, if there
+// are any, are what the console shows from then on.
 func (s *Server) Reload(o Options) error {
 	s.sessions.Apply(session.Settings{
 		MessagesPerSecond: o.Limits.MessagesPerSecond, MessagesBurst: o.Limits.MessagesBurst,
 	})
+	if o.Settings != nil {
+		s.settings.Store(&o.Settings)
+	}
 	if s.o.LogLevel != nil && o.LogLevel != nil {
 		s.o.LogLevel.Set(o.LogLevel.Level())
 	}

@@ -108,6 +108,9 @@ func (s *Server) Stop(ctx context.Context) error {
 
 // close ends what is left after the loops: the admin port, the clockwork, the pool and at last the store.
 func (s *Server) close(ctx context.Context) error {
+	if s.console != nil {
+		s.console.Close() // its streams have no end of their own
+	}
 	if s.admin != nil {
 		if s.admin.Shutdown(ctx) != nil {
 			_ = s.admin.Close() // cuts the requests that hang

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/meshtalk/meshtalk/auth"
@@ -50,10 +51,11 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 			return fmt.Errorf("cluster.node-id: %w (set it)", err)
 		}
 	}
+	s.cluster = clusterlocal.New(self, s.load)
 	s.hub = hub.New(hub.Options{
-		Store: s.store, Log: mqlocal.New(maxWaiting), Cluster: clusterlocal.New(self, s.load),
+		Store: s.store, Log: mqlocal.New(maxWaiting), Cluster: s.cluster,
 		LoopOf: session.LoopOf, MaxMembers: s.o.Group.MaxMembers,
-		AfterCommit: s.o.Hooks.AfterCommit, Load: s.load, Logf: s.logf("hub"),
+		AfterCommit: s.o.Hooks.AfterCommit, Logf: s.logf("hub"),
 	})
 	s.sessions = session.New(session.Options{
 		Hub: s.hub, Auth: a, Hooks: s.o.Hooks,
@@ -86,8 +88,12 @@ func (s *Server) wire(a auth.Authenticator) (err error) {
 
 // load is what this node says of itself to the others and to GET /v1/nodes.
 func (s *Server) load() cluster.Load {
-	e, m := s.engine.Stats(), s.sessions.Stats()
-	return cluster.Load{Connections: e.Connections[0] + e.Connections[1], Sessions: m.Sessions}
+	l := cluster.Load{Connections: s.engine.Connections(), Sessions: s.sessions.Stats().Sessions, Lag: s.hub.Stats().Lag}
+	for q := range l.Lag {
+		l.Queues = append(l.Queues, q)
+	}
+	slices.Sort(l.Queues)
+	return l
 }
 
 // incarnation tells this start of the node from every other.

@@ -284,6 +284,7 @@ type Stats struct {
 	SyncSeconds                   float64 // the last sync
 	FilterHits                    int64   // look-ups that the repeat filter could not spare
 	MemoryBytes                   int64   // what it holds in this process for speed: caches and what is not written as tables yet; about
+	HeapBytes                     int64   // the part of it that is in Go's heap
 	Syncs                         SyncHistogram
 }
 

@@ -50,6 +50,7 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 	held := &heldWriter{to: log}
 	c.Options.LogLevel = new(slog.LevelVar)
 	c.Options.Logger = c.Logger(held, c.Options.LogLevel)
+	c.Options.Settings = c.Settings()
 	srv, err := server.New(c.Options)
 	if err != nil {
 		return usage("%w", err)
@@ -113,6 +114,7 @@ func reload(s *settings, started *config.Config, srv *server.Server) {
 	c.Options.Logger = log
 	c.Options.LogLevel = new(slog.LevelVar)
 	c.Options.LogLevel.Set(c.Level())
+	c.Options.Settings = config.Effective(started, c)
 	if err := srv.Reload(c.Options); err != nil {
 		log.Error("SIGHUP: the keys stay as they were", "error", oneLine(err.Error()))
 		return

@@ -221,7 +221,7 @@ func (s *Store) State() error {
 func (s *Store) Stats() store.Stats {
 	st := store.Stats{
 		Messages: s.stats.messages.Load(), Entries: s.stats.entries.Load(), Duplicates: s.stats.duplicates.Load(),
-		FilterHits: s.stats.filterHits.Load(), MemoryBytes: s.stats.filterBytes.Load(),
+		FilterHits: s.stats.filterHits.Load(), HeapBytes: s.stats.filterBytes.Load(),
 	}
 	s.stats.syncMu.Lock()
 	st.Syncs, st.SyncSeconds = s.stats.syncs, time.Duration(s.stats.lastNanos).Seconds()
@@ -229,9 +229,13 @@ func (s *Store) Stats() store.Stats {
 	if g, err := s.acquire(); err == nil {
 		m := g.db.Metrics()
 		st.SizeBytes = int64(m.DiskSpaceUsage())
-		st.MemoryBytes += m.BlockCache.Size + m.FileCache.Size + int64(m.MemTable.Size+m.MemTable.ZombieSize)
 		for _, t := range *g.tails.Load() {
-			st.MemoryBytes += t.given.Load()
+			st.HeapBytes += t.given.Load()
+		}
+		manual := m.BlockCache.Size + int64(m.MemTable.Size+m.MemTable.ZombieSize)
+		st.MemoryBytes = st.HeapBytes + manual
+		if !outsideHeap {
+			st.HeapBytes += manual
 		}
 		g.release()
 	}
