@@ -165,7 +165,7 @@ func TestNoOptionWithoutKey(t *testing.T) {
 	for _, f := range fields() {
 		known[f.at(c)] = true
 	}
-	free := []string{"Logger", "LogLevel", "Hooks", "Ready", "AckBeforeSync", "StoreCacheBytes"} // for programs that embed a server
+	free := []string{"Logger", "LogLevel", "Hooks", "Ready", "AckBeforeSync", "StoreCacheBytes", "Settings"} // for programs that embed a server
 	var visit func(path string, v reflect.Value)
 	visit = func(path string, v reflect.Value) {
 		for i := range v.NumField() {

@@ -14,8 +14,8 @@ export function color(name) {
 // Chart draws frames. series: {label, color (a custom property), value: (frame) => number | null, dash?}. format is for the
 // legend, axis for the axis; log: a scale for what spans decades.
 export class Chart {
-  constructor({ title, series, format, axis = format, log = false, binary = false, unit = "" }) {
-    this.options = { title, series, format, axis, log, binary };
+  constructor({ title, series, format, axis = format, log = false, binary = false, least = 1, unit = "" }) {
+    this.options = { title, series, format, axis, log, binary, least: binary ? 1024 : least };
     this.values = series.map(() => h("b", null, "–"));
     this.when = h("span", { class: "when" });
     this.plot = h("div", { class: "plot", role: "img" });
@@ -62,7 +62,7 @@ export class Chart {
   draw(width = this.plot.clientWidth) {
     this.uplot?.destroy();
     if (!width) return;
-    const { series, axis, log, binary } = this.options;
+    const { series, axis, log, binary, least } = this.options;
     const grid = { stroke: color("grid"), width: 1 };
     const ticks = { stroke: color("grid"), width: 1, size: 4 };
     const font = "11px " + getComputedStyle(document.body).fontFamily;
@@ -72,7 +72,7 @@ export class Chart {
       cursor: { sync: { key: sync.key }, drag: { x: false, y: false }, points: { size: 6 }, y: false },
       scales: {
         x: { time: true, range: () => [this.now - this.window, this.now] },
-        y: log ? { distr: 3, log: 10, range: (_, min, max) => decades(min, max) } : { range: (_, _min, max) => [0, max > 0 ? max * 1.12 : 1] },
+        y: log ? { distr: 3, log: 10, range: (_, min, max) => decades(min, max) } : { range: (_, _min, max) => [0, Math.max(least, (max ?? 0) * 1.12)] },
       },
       axes: [
         { stroke: color("dim"), grid, ticks, font, space: 70, size: 26, values: (_, list) => list.map((v) => clock(v * 1000)) },

@@ -18,7 +18,7 @@ export function kindOf(m) {
 function content(m) {
   if (m.target !== undefined) return h("i", null, "takes back " + m.target);
   if (m.recalled) return h("i", null, "recalled");
-  const text = typeof m.content?.text === "string" && Object.keys(m.content).length === 1 ? m.content.text : JSON.stringify(m.content, null, 1);
+  const text = typeof m.content?.text === "string" && Object.keys(m.content).length === 1 ? m.content.text : JSON.stringify(m.content);
   return h("div", { class: "content" }, text);
 }
 

@@ -40,7 +40,7 @@ const tiles = [
   { key: "connectionMemory", label: "Memory / connection", value: (f) => f.gauges.connectionMemory || null, format: bytes,
     sub: (f) => (f.gauges.connectionMemory ? "of the process, about" : "from 1,000 on") },
   { key: "store", label: "Store", value: (f) => f.gauges.storeBytes, format: bytes,
-    sub: (f) => count(f.gauges.storeMessages) + " messages new" },
+    sub: (f) => count(f.gauges.storeMessages) + " kept since start" },
 ];
 
 class Tile {
@@ -89,7 +89,7 @@ function makeCharts() {
     new Chart({ title: "Traffic", unit: "per second", format: bytes, binary: true, series: [
       { label: "received", color: "series-1", value: (f) => f.rates?.in },
       { label: "sent", color: "series-2", value: (f) => f.rates?.out }] }),
-    new Chart({ title: "CPU", unit: "cores", format: (v) => v.toFixed(2), series: [
+    new Chart({ title: "CPU", unit: "cores", format: (v) => v.toFixed(2), least: 0.1, series: [
       { label: "process", color: "series-1", value: (f) => f.rates?.cpu },
       { label: "event loops busy", color: "series-2", value: (f) => f.loops.busy?.reduce((a, b) => a + b, 0) }] }),
     new Chart({ title: "Memory", format: bytes, binary: true, series: [
