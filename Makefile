@@ -25,7 +25,7 @@ BENCHTIME    ?= 300ms
 MESHBENCHTIME ?= 5s
 TEST_TIMEOUT ?= 8m
 
-.PHONY: run build test race fuzz bench lint check e2e examples fmt vet imports tools clean help
+.PHONY: run build test race fuzz bench lint check e2e examples fmt vet imports prometheus tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -50,6 +50,9 @@ e2e: ## black-box tests of a server in a process of its own: kill -9, full disk,
 examples: ## build the example programs, and run them by their tests
 	$(GO) build -o $(BIN)/examples/ ./examples/...
 	$(GO) test -count=1 -timeout 2m ./examples/...
+
+prometheus: ## alerts and dashboards against a running server, with Prometheus' own parser (a module of its own)
+	cd deploy/prometheus/check && $(GO) vet ./... && $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./...
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for f in $$(grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' .); do \
@@ -92,7 +95,7 @@ $(LINT):
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv $(TOOLS)/golangci-lint $@
 
-check: fmt imports build vet lint race examples fuzz e2e ## everything that CI runs, the cheap first
+check: fmt imports build vet lint race examples prometheus fuzz e2e ## everything that CI runs, the cheap first
 	@echo "check: all passed"
 
 clean: ## removes bin/; ./data is yours

@@ -106,6 +106,9 @@ func (m metricSource) hub(e emitter) {
 	}
 	e.gauge("meshtalk_store_readonly", "1 while messages cannot be kept.", readonly)
 	e.gauge("meshtalk_store_bytes", "Size of the store on disk.", float64(s.Store.SizeBytes))
+	if s.Store.FreeBytes > 0 {
+		e.gauge("meshtalk_store_free_bytes", "What the disk of the store has left.", float64(s.Store.FreeBytes))
+	}
 	e.gauge("meshtalk_store_memory_bytes", "Memory of the process that the store holds: caches, and what waits to become tables.", float64(s.Store.MemoryBytes))
 	e.gauge("meshtalk_connection_memory_bytes",
 		"Live memory of the process, without the store's and what it took at the start, per connection; 0 below 1,000 of them.",

@@ -221,7 +221,7 @@ func (s *Store) State() error {
 func (s *Store) Stats() store.Stats {
 	st := store.Stats{
 		Messages: s.stats.messages.Load(), Entries: s.stats.entries.Load(), Duplicates: s.stats.duplicates.Load(),
-		FilterHits: s.stats.filterHits.Load(), HeapBytes: s.stats.filterBytes.Load(),
+		FilterHits: s.stats.filterHits.Load(), HeapBytes: s.stats.filterBytes.Load(), FreeBytes: int64(s.space.avail.Load()),
 	}
 	s.stats.syncMu.Lock()
 	st.Syncs, st.SyncSeconds = s.stats.syncs, time.Duration(s.stats.lastNanos).Seconds()
