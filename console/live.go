@@ -32,6 +32,7 @@ type live struct {
 	closed   bool
 	alone    time.Time // since when nobody watches
 	last     *sample
+	full     []byte            // its frame
 	kept     []json.RawMessage // frames without what is not kept
 }
 
@@ -49,7 +50,7 @@ func (c *Console) look(before *sample) (*sample, *frame) {
 	return now, f
 }
 
-// watch gives the frames so far and a channel of those to come; frames nil = too many watch, or the server ends.
+// watch gives the frames so far and a channel of those to come, the newest among them; frames nil = too many watch, or the server ends.
 func (l *live) watch() (frames []json.RawMessage, next chan []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,6 +59,9 @@ func (l *live) watch() (frames []json.RawMessage, next chan []byte) {
 	}
 	next = make(chan []byte, streamLag)
 	l.watchers[next] = struct{}{}
+	if l.last != nil && time.Since(l.last.at) < 2*l.every {
+		next <- l.full // with what the frames so far lack
+	}
 	if !l.running {
 		l.running = true
 		l.done.Add(1)
@@ -111,7 +115,7 @@ func (l *live) publish(s *sample, f *frame) (more bool) {
 	short, _ := json.Marshal(&kept)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last = s
+	l.last, l.full = s, full
 	if len(l.kept) >= liveKept {
 		l.kept = append(l.kept[:0], l.kept[1:]...)
 	}

@@ -61,7 +61,7 @@ function open() {
   });
   source.addEventListener("frame", (e) => {
     latest = JSON.parse(e.data);
-    take([latest]);
+    if ((behind ?? live.frames).at(-1)?.t !== latest.t) take([latest]); // the history may have it already
     live.state = "live";
     changed();
   });
