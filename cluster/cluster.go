@@ -91,6 +91,12 @@ type Load struct {
 	Lag                   map[int]int64 // see mq.Log.Lag
 }
 
+// Stats are counters of a cluster that keeps any, through a method Stats() Stats.
+type Stats struct {
+	Routes            int64 // of terminals of this node, as published
+	WakesIn, WakesOut int64 // users that others told this node of, and the other way
+}
+
 // Cluster is this node's view of the others. Safe for concurrent use. What it keeps can be rebuilt by the nodes: losing it
 // loses no message.
 type Cluster interface {

@@ -45,6 +45,9 @@ func tree(t *testing.T) []file {
 				name == "node_modules" || rel == "bin" || rel == "data") {
 				return filepath.SkipDir
 			}
+			if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil && rel != "" { // a module of its own
+				return filepath.SkipDir
+			}
 			return nil
 		}
 		if path.Ext(rel) != ".go" {
