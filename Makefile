@@ -22,10 +22,11 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --
 
 FUZZTIME     ?= 4s
 BENCHTIME    ?= 300ms
-MESHBENCHTIME ?= 5s
+# Packages with Go benchmarks worth a look; the store's size on disk is measured apart, with more messages.
+BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 8m
 
-.PHONY: run demo build test race fuzz bench lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
+.PHONY: run demo build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -81,19 +82,14 @@ fuzz: ## every fuzz target for FUZZTIME
 		done; \
 	done
 
-bench: build ## a short run of all benchmarks (see docs/benchmarks.md)
-	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) $(PACKAGES)
-	@set -e; dir=$$(mktemp -d); touch $$dir/out; server=; \
-	trap 'kill $$server; wait; rm -rf $$dir' EXIT; \
-	$(BIN)/meshtalk serve --data-dir $$dir/data --limits.messages-per-second=0 --log.level=error \
-		--websocket.port=0 --tcpsocket.port=0 --admin.port=0 > $$dir/out & server=$$!; \
-	until grep -q '^ready' $$dir/out; do kill -0 $$server; sleep 0.1; done; \
-	address() { sed -n "s/^$$1 //p" $$dir/out; }; \
-	bench() { echo; echo "meshbench $$*"; $(BIN)/meshbench "$$@" --data-dir $$dir/data --server-pid $$server \
-		--addr "$$(address websocket),$$(address tcp)" --admin "$$(address admin)"; }; \
-	bench idle --steps 2000,8000 --settle 10s; \
-	bench private --pairs 100 --in-flight 64 --duration $(MESHBENCHTIME); \
-	bench private --pairs 100 --in-flight 1 --duration $(MESHBENCHTIME)
+bench: build ## a short run of all numbers, bench/results/*.json and the table of docs/benchmarks.md; 10 minutes
+	mkdir -p bench/results
+	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) $(BENCHED) | tee bench/results/go.txt
+	$(GO) test -run='^$$' -bench='Commit/pairs=100|Size' -benchtime=300000x ./store/pebble | tee -a bench/results/go.txt
+	$(BIN)/meshbench suite --out bench/results --table docs/benchmarks.md
+
+baseline: build ## this server beside one with a goroutine per connection, under the same load
+	$(BIN)/meshbench baseline
 
 lint: $(LINT) ## golangci-lint, .golangci.yml
 	$(LINT) run --allow-parallel-runners ./...

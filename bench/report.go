@@ -94,7 +94,7 @@ type tile struct{ Name, Value, Unit string }
 func tiles(r *Result) (all []tile) {
 	add := func(name, value, unit string) { all = append(all, tile{name, value, unit}) }
 	if m := r.Messages; m != nil && r.Slow == nil {
-		add("delivered", grouped(m.DeliveredRate), "/s")
+		add("delivered", Grouped(m.DeliveredRate), "/s")
 	}
 	if l := r.Delivery; l != nil && l.Count > 0 && r.Slow == nil {
 		add("delivery p50", short(l.P50), "ms")
@@ -102,7 +102,7 @@ func tiles(r *Result) (all []tile) {
 	}
 	if s := r.Storm; s != nil && len(s.Rounds) > 0 {
 		last := s.Rounds[len(s.Rounds)-1]
-		add("caught up", grouped(float64(last.CaughtUp)), "clients")
+		add("caught up", Grouped(float64(last.CaughtUp)), "clients")
 		add("all within", short(last.AllCaughtUp), "s")
 	}
 	if s := r.Slow; s != nil {
@@ -111,10 +111,10 @@ func tiles(r *Result) (all []tile) {
 		add("to the stalled", bytesText(float64(s.BulkBytes)), "")
 	}
 	if r.BytesPerConnection != 0 {
-		add("memory", grouped(r.BytesPerConnection), "bytes a connection")
+		add("memory", Grouped(r.BytesPerConnection), "bytes a connection")
 	}
 	if r.Messages == nil && r.Storm == nil {
-		add("connections", grouped(float64(r.Logins.Count)), "logged in")
+		add("connections", Grouped(float64(r.Logins.Count)), "logged in")
 	}
 	if f := r.Floor; f != nil && f.DeliveriesShare > 0 {
 		add("of the write floor", short(f.DeliveriesShare), "×")
@@ -139,7 +139,7 @@ type latencyRow struct {
 func latencyRows(r *Result) (rows []latencyRow) {
 	add := func(name string, l *Latency) {
 		if l != nil && l.Count > 0 {
-			rows = append(rows, latencyRow{name, grouped(float64(l.Count)), short(l.P50), short(l.P90), short(l.P99), short(l.P999), short(l.Max)})
+			rows = append(rows, latencyRow{name, Grouped(float64(l.Count)), short(l.P50), short(l.P90), short(l.P99), short(l.P999), short(l.Max)})
 		}
 	}
 	add("login", &r.Logins.Latency)
@@ -170,14 +170,14 @@ func summaryRows(r *Result) (rows []reportRow) {
 	add := func(name, format string, args ...any) {
 		rows = append(rows, reportRow{name, fmt.Sprintf(format, args...)})
 	}
-	add("connections", "%s of %s logged in, %s/s", grouped(float64(r.Logins.Count)), grouped(float64(r.Connections)), grouped(r.Logins.Rate))
+	add("connections", "%s of %s logged in, %s/s", Grouped(float64(r.Logins.Count)), Grouped(float64(r.Connections)), Grouped(r.Logins.Rate))
 	if m := r.Messages; m != nil {
-		add("accepted", "%s/s", grouped(m.AckedRate))
-		add("messages", "%s sent, %s accepted, %s delivered in the whole run", grouped(float64(m.Sent)), grouped(float64(m.Acked)),
-			grouped(float64(m.Delivered)))
+		add("accepted", "%s/s", Grouped(m.AckedRate))
+		add("messages", "%s sent, %s accepted, %s delivered in the whole run", Grouped(float64(m.Sent)), Grouped(float64(m.Acked)),
+			Grouped(float64(m.Delivered)))
 	}
 	if c := r.Commits; c != nil {
-		add("commits", "%s/s of %s messages", grouped(c.PerSecond), short(c.Messages))
+		add("commits", "%s/s of %s messages", Grouped(c.PerSecond), short(c.Messages))
 	}
 	if s := r.Storm; s != nil {
 		for _, round := range s.Rounds {
@@ -191,7 +191,7 @@ func summaryRows(r *Result) (rows []reportRow) {
 		}
 	}
 	for _, m := range r.Memory {
-		add("memory", "%s connections: server %s anonymous, load %s", grouped(float64(m.Connections)), bytesText(float64(m.RSSAnon)),
+		add("memory", "%s connections: server %s anonymous, load %s", Grouped(float64(m.Connections)), bytesText(float64(m.RSSAnon)),
 			bytesText(float64(m.LoadRSSAnon)))
 	}
 	if r.LoadBytesPerConnection != 0 {
@@ -231,10 +231,10 @@ func floorRows(f *Floor) (rows []reportRow) {
 		if w.Writers > 1 {
 			threads = fmt.Sprintf("%d threads", w.Writers)
 		}
-		add("writes", "%s/s of %d × %d bytes by %s to %s connections", grouped(w.Writes), w.Coalesced, f.FrameBytes, threads, grouped(float64(f.Connections)))
+		add("writes", "%s/s of %d × %d bytes by %s to %s connections", Grouped(w.Writes), w.Coalesced, f.FrameBytes, threads, Grouped(float64(f.Connections)))
 	}
 	for _, s := range f.Syncs {
-		add("fdatasync", "%s/s after %d KiB, p99 %s ms", grouped(s.PerSecond), s.Bytes>>10, short(s.P99))
+		add("fdatasync", "%s/s after %d KiB, p99 %s ms", Grouped(s.PerSecond), s.Bytes>>10, short(s.P99))
 	}
 	if f.DeliveriesShare > 0 {
 		add("deliveries", "%.2f of the uncoalesced writes of one thread, %.2f of all cores'", f.DeliveriesShare, f.DeliveriesShareAll)
@@ -370,9 +370,12 @@ func short(v float64) string {
 	return fmt.Sprintf("%.2g", v)
 }
 
-// grouped writes v with three significant digits at least, and its thousands apart.
-func grouped(v float64) string {
+// Grouped writes v with three significant digits at least, and its thousands apart.
+func Grouped(v float64) string {
 	if math.Abs(v) < 1000 {
+		if v == math.Trunc(v) {
+			return fmt.Sprintf("%.0f", v)
+		}
 		return short(v)
 	}
 	digits := fmt.Sprintf("%.0f", math.Abs(v))

@@ -45,7 +45,7 @@ func newCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(scenarios()...)
-	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker(), newBaseline())
+	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker(), newBaseline(), newSuite())
 	return root
 }
 

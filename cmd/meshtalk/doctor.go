@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,6 +23,8 @@ type finding struct {
 	Problem string `json:"problem,omitempty"` // what is wrong with it
 	Limits  string `json:"limits,omitempty"`  // what it limits
 	Mend    string `json:"mend,omitempty"`    // the command that mends it
+
+	minor bool // it hurts only in the case that Limits names: not worth a line at every start
 }
 
 // diagnosis is all of it.
@@ -39,7 +43,7 @@ func newDoctor(e environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check this host: descriptors, kernel, CPU, clock, disk, services",
 		Long: "Check this host for a server with this configuration: what is wrong, what it limits, and the command that mends it.\n" +
-			"It writes a file of 4 KiB in the data directory and removes it. Exit code 1 when something is wrong.",
+			"It writes a file of at most 7 MiB in the data directory and removes it. Exit code 1 when something is wrong.",
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd, e.env)
@@ -75,20 +79,48 @@ func newDoctor(e environment) *cobra.Command {
 	return cmd
 }
 
+// judgedFor is how many connections a host is judged for when nobody says it.
+func judgedFor(c *config.Config) int {
+	if n := c.Options.Limits.Connections; n > 0 {
+		return n
+	}
+	return defaultConnections
+}
+
+// hostWarning is one line of what will hurt a server with this configuration on this host, "" = nothing. It looks at what can
+// be read at once: not at the disk's latency, at services, or at who keeps the clock right.
+func hostWarning(c *config.Config, root fs.FS) string {
+	h := host{root: root, connections: judgedFor(c)}
+	findings := h.all()
+	if dir, err := existing(c.Options.DataDir); err == nil && c.Options.Postgres.URL == "" {
+		findings = append(findings, judgeStorage(dir)...)
+	}
+	var short []string
+	for _, f := range findings {
+		if !f.OK && !f.minor {
+			short = append(short, fmt.Sprintf("%s %s (%s)", f.Check, f.Value, f.Problem))
+		}
+	}
+	if len(short) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("this host will hurt with %d connections: %s; meshtalk doctor says what each limits and mends it", h.connections, strings.Join(short, "; "))
+}
+
+// all is what the host says of itself.
+func (h *host) all() []finding {
+	list := append(h.descriptors(), h.network()...)
+	return append(list, h.memory(), h.processors(), h.clockSource())
+}
+
 // diagnose looks at everything.
 func diagnose(ctx context.Context, c *config.Config, connections int) diagnosis {
 	if connections == 0 {
-		connections = c.Options.Limits.Connections
-	}
-	if connections == 0 {
-		connections = defaultConnections
+		connections = judgedFor(c)
 	}
 	d := diagnosis{Connections: connections}
 	h := host{root: os.DirFS("/"), connections: connections}
-	d.Findings = append(d.Findings, h.descriptors()...)
-	d.Findings = append(d.Findings, h.network()...)
-	d.Findings = append(d.Findings, h.memory())
-	d.Findings = append(d.Findings, h.processors(), h.clockSource(), clockSync())
+	d.Findings = append(h.all(), clockSync())
 	disk, findings := diagnoseDisk(c.Options.DataDir)
 	d.Disk = disk
 	d.Findings = append(d.Findings, findings...)

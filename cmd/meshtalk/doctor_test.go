@@ -7,6 +7,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/meshtalk/meshtalk/config"
 	"github.com/meshtalk/meshtalk/server"
 )
 
@@ -42,9 +43,11 @@ func TestNetwork(t *testing.T) {
 	const sys = "proc/sys/"
 	good := map[string]string{
 		sys + "net/core/somaxconn": "4096\n", sys + "net/ipv4/tcp_max_syn_backlog": "8192\n",
-		sys + "net/ipv4/ip_local_port_range": "10240\t65535\n", sys + "net/ipv4/tcp_mem": "100\t500000\t600000\n",
+		sys + "net/ipv4/ip_local_port_range": "10240\t65535\n", sys + "net/ipv4/tcp_mem": "100\t500000\t750000\n",
 		sys + "net/netfilter/nf_conntrack_max": "2000000\n",
-		sys + "net/ipv4/tcp_rmem":              "4096\t131072\t6291456\n", sys + "net/ipv4/tcp_wmem": "4096\t16384\t4194304\n",
+		sys + "net/ipv4/tcp_rmem":              "4096\t131072\t1048576\n", sys + "net/ipv4/tcp_wmem": "4096\t16384\t1048576\n",
+		sys + "net/core/netdev_max_backlog": "16384\n", sys + "net/ipv4/tcp_notsent_lowat": "131072\n",
+		sys + "net/ipv4/tcp_keepalive_time": "300\n", sys + "net/ipv4/tcp_keepalive_intvl": "30\n", sys + "net/ipv4/tcp_keepalive_probes": "5\n",
 	}
 	if got := wrong(t, files(1_000_000, good).network()...); got != nil {
 		t.Error(got)
@@ -54,8 +57,10 @@ func TestNetwork(t *testing.T) {
 	}
 	for name, bad := range map[string]string{
 		"net.core.somaxconn": "128\n", "net.ipv4.tcp_max_syn_backlog": "512\n", "net.ipv4.ip_local_port_range": "60000 61000\n",
-		"net.ipv4.tcp_mem": "100 499999 600000", "net.netfilter.nf_conntrack_max": "65536",
+		"net.ipv4.tcp_mem": "100 499999 900000", "net.netfilter.nf_conntrack_max": "65536",
 		"net.ipv4.tcp_rmem": "65536 131072 6291456", "net.ipv4.tcp_wmem": "4096 16384 32768",
+		"net.core.netdev_max_backlog": "1000", "net.ipv4.tcp_notsent_lowat": "4294967295", "net.ipv4.tcp_keepalive_time": "7200",
+		"net.ipv4.tcp_keepalive_intvl": "75", "net.ipv4.tcp_keepalive_probes": "9",
 	} {
 		content := map[string]string{sys + strings.ReplaceAll(name, ".", "/"): bad}
 		list := files(1_000_000, content).network()
@@ -68,7 +73,7 @@ func TestNetwork(t *testing.T) {
 		}
 	}
 	list := files(1_000_000, map[string]string{sys + "net/ipv4/tcp_mem": "1 2 3"}).network()
-	if i := slices.IndexFunc(list, func(f finding) bool { return !f.OK }); !strings.Contains(list[i].Mend, "'1 500000 750000'") {
+	if i := slices.IndexFunc(list, func(f finding) bool { return !f.OK }); !strings.Contains(list[i].Mend, "'375000 500000 750000'") {
 		t.Error("thresholds must grow:", list[i].Mend)
 	}
 }
@@ -156,17 +161,21 @@ func TestClocks(t *testing.T) {
 func TestDisk(t *testing.T) {
 	dir := t.TempDir()
 	d, findings := diagnoseDisk(dir + "/not/yet")
-	if d == nil || d.Dir != dir || d.Syncs != diskSyncs || d.P50 <= 0 || d.P99 < d.P50 || d.Ceiling < d.OneAtATime {
+	if d == nil || d.Dir != dir || d.Syncs != diskSyncs || d.P50 <= 0 || d.P99 < d.P50 || d.Full <= 0 || d.All <= 0 || d.Waiting <= 0 {
 		t.Fatalf("%+v", d)
 	}
 	wrong(t, findings...)
-	slow := summarise("/d", slices.Repeat([]time.Duration{20 * time.Millisecond}, 200))
-	if f := slow.judge(); wrong(t, f) == nil || slow.OneAtATime != 50 || slow.Ceiling != 50*batch {
+	times := func(n int, d time.Duration) []time.Duration { return slices.Repeat([]time.Duration{d}, n) }
+	slow := summarise("/d", times(200, 20*time.Millisecond), times(50, 20*time.Millisecond), 2)
+	if f := slow.judge(); wrong(t, f) == nil || slow.OneAtATime != 50 || slow.All != 50*batch || slow.Bound != "disk" || slow.Waiting != 2*batch {
 		t.Errorf("%+v %+v", slow, f)
 	}
-	fast := summarise("/d", slices.Repeat([]time.Duration{200 * time.Microsecond}, 200))
-	if f := fast.judge(); wrong(t, f) != nil || fast.OneAtATime != 5000 {
+	fast := summarise("/d", append(times(198, 200*time.Microsecond), times(2, 8*time.Millisecond)...), times(50, 400*time.Microsecond), 8)
+	if f := fast.judge(); wrong(t, f) != nil || fast.OneAtATime != 5000 || fast.Slowest != 125 || fast.All != 200_000 || fast.Bound != "CPU" || fast.Waiting != 160 {
 		t.Errorf("%+v %+v", fast, f)
+	}
+	if one := summarise("/d", times(200, time.Millisecond), times(50, time.Millisecond), 1); one.All != 100_000 {
+		t.Errorf("%+v", one)
 	}
 	if wrong(t, judgeFileSystem("/d", 0x01021994)) == nil || wrong(t, judgeFileSystem("/d", 0xef53)) != nil {
 		t.Error("file systems")
@@ -191,5 +200,29 @@ func TestServiceAddresses(t *testing.T) {
 	}
 	if got := addresses(o); !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
+// The start's one line names what is short and no more, and is empty on a host that is fit.
+func TestHostWarning(t *testing.T) {
+	c := &config.Config{Options: server.DefaultOptions()}
+	c.Options.DataDir = t.TempDir()
+	c.Options.Limits.Connections = 100
+	if w := hostWarning(c, files(0, nil).root); w != "" {
+		t.Error(w)
+	}
+	c.Options.Limits.Connections = 1 << 30
+	w := hostWarning(c, files(0, map[string]string{
+		"proc/sys/net/core/somaxconn": "128\n", "proc/sys/net/ipv4/tcp_max_syn_backlog": "65536\n",
+		"proc/sys/net/ipv4/tcp_keepalive_time":                            "7200\n", // minor
+		"sys/devices/system/clocksource/clocksource0/current_clocksource": "hpet\n",
+	}).root)
+	for _, want := range []string{"with 1073741824 connections", "RLIMIT_NOFILE", "net.core.somaxconn 128 (below 4096)", "clock source hpet", "meshtalk doctor"} {
+		if !strings.Contains(w, want) {
+			t.Errorf("no %q in %q", want, w)
+		}
+	}
+	if strings.Contains(w, "syn_backlog") || strings.Contains(w, "keepalive") || strings.Contains(w, "\n") {
+		t.Error(w)
 	}
 }

@@ -61,6 +61,9 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 	if w := c.Warning(); w != "" {
 		c.Options.Logger.Warn(w)
 	}
+	if w := hostWarning(c, os.DirFS("/")); w != "" {
+		c.Options.Logger.Warn(w)
+	}
 	for _, a := range srv.Addresses() {
 		say(out, a.Name, a.URL)
 	}
