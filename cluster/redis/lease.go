@@ -18,7 +18,7 @@ const (
 	leaseTTL   = 10 * time.Second
 	leaseRenew = 3 * time.Second
 	leaseRetry = 250 * time.Millisecond // after a failure
-	leaseCall  = time.Second            // one attempt
+	leaseCall  = 2 * time.Second        // one attempt
 	// lapse is the silence of Redis after which the leases of the others may have ended unrenewed: they get a whole one.
 	lapse = 5 * time.Second
 )

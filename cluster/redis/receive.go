@@ -266,7 +266,7 @@ func (c *Cluster) handPayload(r cluster.Receiver, e *event) {
 		r.Answered(p.answers)
 	}
 	for _, s := range p.superseded {
-		if c.routes.lose(routeKey{s.user, s.terminal}, s.ref) {
+		if c.routes.loseTold(routeKey{s.user, s.terminal}, s.ref) {
 			r.Superseded(s.user, s.terminal, s.ref)
 		}
 	}

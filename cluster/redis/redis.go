@@ -53,6 +53,7 @@ type Cluster struct {
 	mode   mode
 
 	offset    atomic.Int64 // Redis's clock minus ours, ms
+	slow      atomic.Int64 // when a Join waited in vain, ms
 	gate      *gate
 	nodes     *nodes
 	routes    *routes
@@ -221,7 +222,7 @@ func (c *Cluster) State() error {
 	return nil
 }
 
-// Routes implements cluster.Cluster. It fails when Redis does not answer within a second.
+// Routes implements cluster.Cluster. It fails when Redis does not answer within 2 s.
 func (c *Cluster) Routes(ctx context.Context, users []string) (routes []cluster.Route, err error) {
 	if up, err := c.gate.state(); !up {
 		return nil, fmt.Errorf("routes: redis cannot be reached: %w", err)

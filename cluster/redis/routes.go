@@ -130,11 +130,27 @@ func (r *routes) forget(k routeKey, ref uint64) bool {
 	return true
 }
 
-// lose forgets a route that a newer login elsewhere has replaced. It tells whether it was ref's until now.
+// lose forgets a route that a newer login elsewhere has replaced, as a write of ours has found. It tells whether it was
+// ref's until now.
 func (r *routes) lose(k routeKey, ref uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.forget(k, ref)
+}
+
+// loseTold is lose for what another node has told. A write of ours may be under way meanwhile, and Redis may have lost the
+// newer route before it: so what stands there of us is removed.
+func (r *routes) loseTold(k routeKey, ref uint64) bool {
+	r.mu.Lock()
+	lost := r.forget(k, ref)
+	if lost {
+		r.mark(k, false).joined = time.Time{}
+	}
+	r.mu.Unlock()
+	if lost {
+		r.wake()
+	}
+	return lost
 }
 
 func (r *routes) len() int {

@@ -22,7 +22,7 @@ const (
 	// sendGap is the shortest time from one pipeline to the next: what comes meanwhile goes together. An idle node sends at once.
 	sendGap = time.Millisecond
 	// sendCall bounds one pipeline.
-	sendCall = time.Second
+	sendCall = 2 * time.Second
 	// lostEvery is the shortest time between two notices of a loss: each makes every node look at all its users.
 	lostEvery = time.Second
 )

@@ -125,6 +125,12 @@ func TestRouteChanges(t *testing.T) {
 	joined("d", 7)
 	r.again(&ops[0]) // the failed drop gives way to the login
 	want("a login after a drop that failed", "compare d/7")
+	joined("e", 8)
+	want("a login", "login e/8")
+	if !r.loseTold(key("e"), 8) || r.loseTold(key("e"), 8) {
+		t.Error("a session is lost once")
+	}
+	want("what may stand in Redis of a lost session goes", "drop e")
 	r.compareAll(time.Hour)
 	want("all are compared", "compare d/7")
 	r.compareAll(time.Hour)

@@ -171,7 +171,7 @@ func (c *Cluster) routeKey(user string) string { return c.o.Prefix + "route:" + 
 func (c *Cluster) Join(ctx context.Context, user, terminal string, ref uint64) (elsewhere bool, err error) {
 	done := make(chan bool, 1)
 	c.routes.join(routeKey{user, terminal}, ref, c.now(), done)
-	if up, _ := c.gate.state(); !up {
+	if up, _ := c.gate.state(); !up || time.Now().UnixMilli()-c.slow.Load() < joinWait.Milliseconds() {
 		return false, nil
 	}
 	timer := time.NewTimer(joinWait)
@@ -180,6 +180,8 @@ func (c *Cluster) Join(ctx context.Context, user, terminal string, ref uint64) (
 	case elsewhere = <-done:
 		return elsewhere, nil
 	case <-timer.C:
+		c.slow.Store(time.Now().UnixMilli()) // the next ones do not wait at all
+		c.look()
 		return false, nil
 	case <-ctx.Done(): // it stays joined until Leave
 		return false, ctx.Err()
