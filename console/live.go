@@ -32,10 +32,7 @@ type live struct {
 	closed   bool
 	alone    time.Time // since when nobody watches
 	last     *sample
-<<<<<<< HEAD
-=======
 	full     []byte            // its frame
->>>>>>> refs/heads/console
 	kept     []json.RawMessage // frames without what is not kept
 }
 
@@ -53,11 +50,7 @@ func (c *Console) look(before *sample) (*sample, *frame) {
 	return now, f
 }
 
-<<<<<<< HEAD
-// watch gives the frames so far and a channel of those to come; frames nil = too many watch, or the server ends.
-=======
 // watch gives the frames so far and a channel of those to come, the newest among them; frames nil = too many watch, or the server ends.
->>>>>>> refs/heads/console
 func (l *live) watch() (frames []json.RawMessage, next chan []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,12 +59,9 @@ func (l *live) watch() (frames []json.RawMessage, next chan []byte) {
 	}
 	next = make(chan []byte, streamLag)
 	l.watchers[next] = struct{}{}
-<<<<<<< HEAD
-=======
 	if l.last != nil && time.Since(l.last.at) < 2*l.every {
 		next <- l.full // with what the frames so far lack
 	}
->>>>>>> refs/heads/console
 	if !l.running {
 		l.running = true
 		l.done.Add(1)
@@ -125,11 +115,7 @@ func (l *live) publish(s *sample, f *frame) (more bool) {
 	short, _ := json.Marshal(&kept)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-<<<<<<< HEAD
-	l.last = s
-=======
 	l.last, l.full = s, full
->>>>>>> refs/heads/console
 	if len(l.kept) >= liveKept {
 		l.kept = append(l.kept[:0], l.kept[1:]...)
 	}

@@ -61,11 +61,7 @@ function open() {
   });
   source.addEventListener("frame", (e) => {
     latest = JSON.parse(e.data);
-<<<<<<< HEAD
-    take([latest]);
-=======
     if ((behind ?? live.frames).at(-1)?.t !== latest.t) take([latest]); // the history may have it already
->>>>>>> refs/heads/console
     live.state = "live";
     changed();
   });

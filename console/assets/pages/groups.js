@@ -24,11 +24,7 @@ async function detail(box, group) {
       card("Members", names, more));
     await members();
   } catch (e) {
-<<<<<<< HEAD
-    fill(box, problem(e));
-=======
     fill(box, problem(e.status === 404 ? new Error("There is no such group.") : e));
->>>>>>> refs/heads/console
   }
 }
 

@@ -171,19 +171,11 @@ export default {
         }), pauseButton),
       banner,
       h("div", { class: "tiles" }, tileViews.map((t) => t.element)),
-<<<<<<< HEAD
-      h("div", { class: "charts" }, charts.map((c) => c.element)),
-      h("section", { class: "card" },
-        h("div", { class: "chart-head" }, h("h2", null, "Event loops"), h("span", { class: "grow" }),
-          choice("Measure", Object.entries(measures).map(([k, m]) => [m.label, k]), heat.measure, (v) => heat.choose(v))),
-        heat.element, loopsBox),
-=======
       h("section", { class: "card" },
         h("div", { class: "chart-head" }, h("h2", null, "Event loops"), h("span", { class: "grow" }),
           choice("Measure", Object.entries(measures).map(([k, m]) => [m.label, k]), heat.measure, (v) => heat.choose(v))),
         heat.element, h("details", null, h("summary", null, "As a table"), loopsBox)),
       h("div", { class: "charts" }, charts.map((c) => c.element)),
->>>>>>> refs/heads/console
       h("div", { class: "columns" }, closes.element, errors.element, refused.element, card("Parts", partsBox)),
       h("p", { class: "links" }, "As numbers: ",
         [["/metrics", "metrics"], ["/v1/stats", "stats"], ["/readyz", "readiness"], ["/debug/pprof/", "profiles"], ["/openapi.yaml", "HTTP API"]]
