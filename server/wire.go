@@ -142,15 +142,6 @@ func (s *Server) upgradeRules() codec.UpgradeRules {
 	return rules
 }
 
-// upgradeRules judge requests on the WebSocket listener. With the demo on it has pages, and these may connect.
-func (s *Server) upgradeRules() codec.UpgradeRules {
-	rules := codec.UpgradeRules{Path: s.o.WebSocket.Path, AllowedOrigins: s.o.WebSocket.AllowedOrigins}
-	if s.o.Demo.Enable {
-		rules.Pages, rules.OwnOrigin = demo.Path, true
-	}
-	return rules
-}
-
 // incarnation tells this start of the node from every other.
 func incarnation() string {
 	var b [6]byte
