@@ -2,9 +2,10 @@ package pebble
 
 import "encoding/binary"
 
-// A commit is one row, 'l' and its serial number, whose value is its blob:
+// A commit is a blob in the log (logcheck.go):
 //
-//	1   version of the blob, 1
+//	1   version of the blob, 2
+//	8   serial number of the commit, big-endian
 //	then items:
 //	1   itemMessage
 //	    uvarint conversation id, seq, bucket
@@ -15,12 +16,24 @@ import "encoding/binary"
 //	    uvarint conversation id, seq, bucket
 //	    uvarint length of the row, row
 //
-// The row goes through the log into memory; once the tail (tail.go) that holds the same bytes is written as tables it is deleted.
+// Pebble carries it through its log and forgets it: no memtable holds what the tail (tail.go) holds already. The log is kept until the
+// tail is written as tables.
 const (
-	blobVersion = 1
+	blobVersion = 2
+	blobHeader  = 1 + 8
 	itemMessage = 1
 	itemPatch   = 2
 )
+
+// putSerial makes room for the header of a blob, or fills it in.
+func putSerial(b []byte, serial uint64) []byte {
+	if len(b) < blobHeader {
+		b = append(b[:0], make([]byte, blobHeader)...)
+	}
+	b[0] = blobVersion
+	binary.BigEndian.PutUint64(b[1:], serial)
+	return b
+}
 
 func commitKey(serial uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{kCommit}, serial)
@@ -38,12 +51,12 @@ type item struct {
 	rest        []byte // of the blob
 }
 
-// parseBlob returns the items of a blob.
-func parseBlob(b []byte) (items []byte, err error) {
-	if len(b) == 0 || b[0] != blobVersion {
-		return nil, errRow
+// parseBlob returns the serial and the items of a blob.
+func parseBlob(b []byte) (serial uint64, items []byte, err error) {
+	if len(b) < blobHeader || b[0] != blobVersion {
+		return 0, nil, errRow
 	}
-	return b[1:], nil
+	return binary.BigEndian.Uint64(b[1:]), b[blobHeader:], nil
 }
 
 // parse reads the item at the beginning of b.

@@ -165,13 +165,13 @@ func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 	s.stats.filterBytes.Store(s.filter.bytes)
 	prev := g.last.Load()
 	g.heads.turn(g.serial, g.durableSerial.Load())
-	size := 16
+	size := blobHeader
 	for _, d := range drafts {
 		size += len(d.Content) + len(d.ID) + 96
 	}
 	g.inflight = slices.DeleteFunc(g.inflight, (*pending).landed)
 	p := &pending{g: g, serial: g.serial + 1, tail: (*g.tails.Load())[0], prev: prev, pendingParts: s.spare.take(len(drafts)),
-		blob: append(make([]byte, 0, size), blobVersion)}
+		blob: putSerial(make([]byte, 0, size), g.serial+1)}
 	p.holders.Store(1)
 	c := &s.building
 	*c = commit{g: g, p: p, b: g.db.NewBatchWithSize(size+64, retainBatches), drafts: drafts, bucket: g.bucket,
@@ -237,11 +237,9 @@ func (c *commit) write() error {
 		return c.b.Close()
 	}
 	g.serial++
-	op := c.b.SetDeferred(1+8, len(p.blob))
-	op.Key[0] = kCommit
-	binary.BigEndian.PutUint64(op.Key[1:], p.serial)
-	copy(op.Value, p.blob)
-	_ = op.Finish()
+	g.fs.logs.given.Store(g.serial)
+	_ = c.b.LogData(p.blob, nil)
+	c.setNumber(keyCommit, p.serial)
 	if g.nextID != g.savedID {
 		c.setNumber([]byte(rowNextID), g.nextID)
 		g.savedID = g.nextID

@@ -2,7 +2,6 @@ package pebble
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -44,6 +43,7 @@ type generation struct {
 
 	inflight []*pending // commits that may not have entered their tail; owned by commitMu
 	tables   int        // made for tails; owned by Store.flushMu
+	logged   int64      // bytes of commits since the log was changed; owned by Store.flushMu
 
 	tails atomic.Pointer[tails]
 	room  sync.Cond // of commitMu: a tail has become tables
@@ -57,6 +57,7 @@ type generation struct {
 	names         names
 	outbox        *outbox // nil if there is none
 	droppedOutbox bool    // an earlier run had one; static
+	marks         logMarks
 }
 
 // readOnly wraps the reason why nothing can be kept.
@@ -144,6 +145,7 @@ func (s *Store) openGeneration(fresh bool) (*generation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	g.marks = marks
 	db, err := pebble.Open(s.opts.Dir, opts)
 	opts.Cache.Unref()
 	if err != nil {
@@ -156,9 +158,6 @@ func (s *Store) openGeneration(fresh bool) (*generation, error) {
 	compactions.opened()
 	if err = g.fs.failed(); err == nil { // else what was written is not whole, and reading it tells the wrong story
 		err = g.load()
-	}
-	if err == nil {
-		err = g.checkReplay(marks)
 	}
 	if err == nil {
 		err = g.fs.failed()
@@ -174,6 +173,9 @@ func (s *Store) openGeneration(fresh bool) (*generation, error) {
 	}
 	if err == nil {
 		err = g.loadOutbox()
+	}
+	if err == nil {
+		err = g.endReplay()
 	}
 	if err != nil {
 		_ = g.close()
@@ -203,9 +205,9 @@ func (s *Store) pebbleOptions(g *generation) *pebble.Options {
 		Logger:                      &logger{g: g},
 		MemTableSize:                s.sizes.memTable,
 		MemTableStopWritesThreshold: stopWrites,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8,    // a tail adds one
 		L0StopWritesThreshold:       1000, // the watermark and the memtables are what makes commits wait
-		LBaseMaxBytes:               int64(4 * s.sizes.memTable),
+		LBaseMaxBytes:               s.sizes.base,
 		MaxOpenFiles:                maxOpenFiles(),
 		FlushDelayDeleteRange:       10 * time.Second,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
@@ -220,7 +222,7 @@ func (s *Store) pebbleOptions(g *generation) *pebble.Options {
 			},
 		},
 	}
-	o.TargetFileSizes[0] = int64(max(s.sizes.memTable/16, 1<<20))
+	o.TargetFileSizes[0] = max(s.sizes.base/64, 1<<20)
 	for i := range o.Levels {
 		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 	}
@@ -253,37 +255,49 @@ func (g *generation) load() error {
 	return g.replay()
 }
 
-// replay makes the tail of the commits that are not in tables. A gap in their serials is a lost piece of the log.
+// replay makes a tail of the commits that are not in tables.
 func (g *generation) replay() error {
 	written, _, err := g.getNumber([]byte(rowSerial))
-	if err != nil {
+	last, _, err2 := g.getNumber(keyCommit)
+	oldLog, _, err3 := g.getNumber([]byte(rowOldLog))
+	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
-	g.serial = written
-	it, err := g.iter(commitKey(written+1), []byte{kCommit + 1})
-	if err != nil {
-		return err
+	if g.marks.durable > last {
+		return fmt.Errorf("%s is corrupt: commits %d to %d cannot be read", g.marks.file, last+1, g.marks.durable)
 	}
-	defer it.Close()
 	t := newTail(written + 1)
-	for ok := it.First(); ok; ok = it.Next() {
-		row, err := it.ValueAndErr()
-		if err != nil {
-			return g.readError("replay", err)
-		}
-		serial := binary.BigEndian.Uint64(it.Key()[1:])
-		if serial != g.serial+1 {
-			return fmt.Errorf("commits %d to %d are missing", g.serial+1, serial-1)
-		}
-		newest, err := t.replay(serial, bytes.Clone(row))
-		if err != nil {
-			return g.rowError(it.Key())
-		}
-		g.serial, g.bucket = serial, max(g.bucket, newest)
+	err = g.marks.replay(g.s.opts.fs, oldLog, written, last, func(serial uint64, blob []byte) error {
+		newest, err := t.replay(serial, bytes.Clone(blob))
+		g.bucket = max(g.bucket, newest)
+		return err
+	})
+	if err != nil {
+		return err
 	}
+	g.serial = max(written, last)
+	g.fs.logs.given.Store(g.serial)
 	g.tails.Store(&tails{t})
 	g.durableSerial.Store(g.serial)
-	return g.readError("replay", it.Error())
+	return nil
+}
+
+// endReplay makes tables of what was replayed, and lets go of the logs.
+func (g *generation) endReplay() error {
+	if t := (*g.tails.Load())[0]; t.count > 0 || len(t.patches) > 0 {
+		g.tails.Store(&tails{newTail(g.serial + 1), t})
+		if err := g.writeTail(t); err != nil {
+			return fmt.Errorf("store: writing tables: %w", err)
+		}
+	}
+	b := g.db.NewBatch()
+	_ = b.Set([]byte(rowOldLog), uvarintBytes(g.marks.newest()), nil)
+	if err := g.apply(b, pebble.Sync); err != nil {
+		return err
+	}
+	g.marks = logMarks{}
+	g.fs.logs.begin(g.fs.FS)
+	return nil
 }
 
 // newestBucket is the bucket of the newest message, at least the first live one.

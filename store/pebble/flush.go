@@ -110,17 +110,28 @@ func (g *generation) writeTail(t *tail) (err error) {
 		}
 	}
 	b := g.db.NewBatch()
-	g.forget(b, t.last)
+	g.forget(b, w.commit)
 	_ = b.Set([]byte(rowSerial), uvarintBytes(t.last), nil)
-	if err := g.apply(b, pebble.NoSync); err != nil {
+	if err := g.apply(b, pebble.Sync); err != nil { // before the log goes
 		return err
 	}
+	g.fs.logs.wrote(g.fs.FS, t.last)
 	g.s.commitMu.Lock()
 	rest := tails{(*g.tails.Load())[0]}
 	g.tails.Store(&rest)
 	g.room.Broadcast()
 	g.s.commitMu.Unlock()
-	return nil
+	return g.changeLog(t.given.Load())
+}
+
+// changeLog begins a new log when commits have filled one: Pebble itself counts what goes into its memtable, and blobs do not.
+func (g *generation) changeLog(more int64) error {
+	if g.logged += more; g.logged < g.s.sizes.log {
+		return nil
+	}
+	g.logged = 0
+	_, err := g.db.AsyncFlush()
+	return err
 }
 
 // tableWriter writes sorted rows into as many tables as they need.
@@ -129,9 +140,10 @@ type tableWriter struct {
 	dir   string
 	paths []string
 
-	w    *sstable.Writer
-	size int
-	row  []byte
+	w      *sstable.Writer
+	size   int
+	row    []byte
+	commit uint64 // the newest that was written for the outbox
 }
 
 func (w *tableWriter) set(key, row []byte) error {
@@ -169,9 +181,9 @@ func (w *tableWriter) removeAll() {
 	}
 }
 
-// write writes repeats, inbox entries and messages, in the order of their keys.
+// write writes repeats, inbox entries, commits that are to be published, and messages, in the order of their keys.
 func (w *tableWriter) write(t *tail) error {
-	for _, part := range []func(*tail) error{w.repeats, w.inboxes, w.messages} {
+	for _, part := range []func(*tail) error{w.repeats, w.inboxes, w.commits, w.messages} {
 		if err := part(t); err != nil {
 			return err
 		}

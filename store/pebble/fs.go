@@ -27,6 +27,7 @@ type failFS struct {
 	dir    string // errors elsewhere (the target of a checkpoint) are the caller's
 	onFail func(error)
 
+	logs   keptLogs
 	down   atomic.Bool
 	opened atomic.Bool // set once the database is open; before, Pebble would try to write a table for ever
 
@@ -113,7 +114,12 @@ func (f *failFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 }
 
 func (f *failFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return f.create(newname, category, func() (vfs.File, error) { return f.FS.ReuseForWrite(oldname, newname, category) })
+	return f.create(newname, category, func() (vfs.File, error) {
+		if isLog(oldname) && f.logs.keep(oldname) {
+			return f.FS.Create(newname, category)
+		}
+		return f.FS.ReuseForWrite(oldname, newname, category)
+	})
 }
 
 func (f *failFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -134,6 +140,9 @@ func (f *failFS) create(name string, category vfs.DiskWriteCategory, open func()
 			f.fail(err)
 			return f.memory(name).Create(name, category)
 		}
+	}
+	if isLog(name) {
+		f.logs.created(name)
 	}
 	file, err := open()
 	if err == nil {
@@ -175,6 +184,9 @@ func (f *failFS) Stat(name string) (vfs.FileInfo, error) {
 func (f *failFS) Remove(name string) error {
 	if mem := f.memory(name); mem != nil {
 		_ = mem.Remove(name)
+		return nil
+	}
+	if isLog(name) && f.logs.keep(name) {
 		return nil
 	}
 	return f.FS.Remove(name)

@@ -16,7 +16,7 @@ import (
 
 // identityFile says what the directory is, before anything else in it is touched:
 //
-//	mesh-talk store, format 2
+//	mesh-talk store, format 3
 //	epoch 0123456789abcdef
 //	copy of fedcba9876543210
 //
@@ -28,7 +28,7 @@ const (
 	identityFile = "STORE"
 	identityNew  = identityFile + ".new"
 	// formatVersion is raised when an older program could not read the files, or this one those of an older.
-	formatVersion = 2
+	formatVersion = 3
 	epochLen      = 16 // hexadecimal digits
 )
 

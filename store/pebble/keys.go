@@ -10,7 +10,7 @@ import (
 // the files of old days are never rewritten by new traffic. Users and conversations are interned to 40-bit ids, so
 // that a bulk key is 14 bytes whatever the names are.
 //
-//	l serial                 a commit that is in no table yet            blob.go
+//	l serial                 a commit that is not published yet          outbox.go
 //	m bucket conv seq        a message                                   record.go
 //	i bucket user inbox      up to 128 inbox entries, the last is inbox  flush.go
 //	d bucket msgid           what recognises a repeat                    record.go
@@ -27,7 +27,7 @@ import (
 //	s user                   last seen (ms)
 //	e, o, O                  the outbox                                  outbox.go
 //	v user                   tokens before it are revoked (ms)
-//	! name                   the store's own: ids, first live buckets, newest commit in tables
+//	! name                   the store's own: ids, first live buckets, newest commit, newest commit in tables
 const (
 	kCommit   = 'l'
 	kMessage  = 'm'
@@ -58,6 +58,8 @@ const (
 	rowFirstBucket = "!first"   // uvarint: the oldest bucket with messages
 	rowFirstRepeat = "!firstd"  // uvarint: the oldest bucket with repeats
 	rowSerial      = "!serial"  // uvarint: the newest commit that is in tables
+	rowCommit      = "!commit"  // uvarint: the newest commit
+	rowOldLog      = "!log"     // uvarint: the newest log of earlier openings
 	maxID          = 1<<40 - 1  // ids of users and conversations
 	maxSeq         = 1<<48 - 1  // sequences and inbox numbers
 	dayMillis      = 86_400_000 // a bucket is a UTC day
@@ -65,6 +67,8 @@ const (
 	repeatKeyLen   = 1 + 2 + 16
 	indexKeyLen    = 1 + 2 + 5 + 5
 )
+
+var keyCommit = []byte(rowCommit)
 
 var errRow = errors.New("malformed row")
 

@@ -15,9 +15,10 @@ import (
 	"github.com/meshtalk/meshtalk/store"
 )
 
-// The outbox costs a commit nothing: its events are the messages in its blob, and the row with the blob stays in the database until all of
-// them are published. Positions leave rows of their own, notes, in the batch that writes them. Rows:
+// The outbox costs a commit nothing: its events are the messages in its blob. When a tail is written as tables, the blobs of
+// those commits that are not published yet become rows. Positions leave rows of their own, notes, in the batch that writes them. Rows:
 //
+//	l serial    the blob of a commit, see blob.go
 //	e id        a note: kind, uvarint seq, uvarint ts, user 0 conv
 //	o first     commits from first to the value (uvarint) are published and need no row
 //	O serial    of this commit the events whose bits are set are published
@@ -30,6 +31,7 @@ type outbox struct {
 	noted atomic.Uint64 // the newest note that is durable
 
 	mu    sync.Mutex
+	rows  uint64 // no later commit has a row
 	done  []span // ascending, with something between any two
 	parts map[uint64]*partial
 	notes uint64 // no note below it is there
@@ -77,7 +79,7 @@ func (g *generation) loadOutbox() error {
 		}
 		g.droppedOutbox = true
 		b := g.db.NewBatch()
-		for _, kind := range []byte{kNote, kDone, kPart} {
+		for _, kind := range []byte{kNote, kDone, kPart, kCommit} {
 			_ = b.DeleteRange([]byte{kind}, []byte{kind + 1}, nil)
 		}
 		return g.apply(b, pebble.Sync)
@@ -91,17 +93,25 @@ func (g *generation) loadOutbox() error {
 			return err
 		}
 	}
-	it, err := g.iter([]byte{kNote}, []byte{kNote + 1})
+	if x.given, err = g.lastNumber(kNote); err == nil {
+		x.noted.Store(x.given)
+		x.rows, err = g.lastNumber(kCommit)
+	}
+	g.outbox = x
+	return err
+}
+
+// lastNumber is the number in the last key of a kind whose keys are numbers, 0 if there is none.
+func (g *generation) lastNumber(kind byte) (n uint64, err error) {
+	it, err := g.iter([]byte{kind}, []byte{kind + 1})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer it.Close()
 	if it.Last() && len(it.Key()) == 9 {
-		x.given = binary.BigEndian.Uint64(it.Key()[1:])
-		x.noted.Store(x.given)
+		n = binary.BigEndian.Uint64(it.Key()[1:])
 	}
-	g.outbox = x
-	return g.readError("outbox", it.Error())
+	return n, g.readError("outbox", it.Error())
 }
 
 func (g *generation) readSpans() (done []span, err error) {
@@ -124,19 +134,59 @@ func (g *generation) readSpans() (done []span, err error) {
 	return done, g.readError("outbox", it.Error())
 }
 
-// forget deletes the rows of commits up to last that nobody needs: they are in tables, and published if there is an outbox.
-func (g *generation) forget(b *pebble.Batch, last uint64) {
-	if g.outbox == nil {
-		_ = b.DeleteRange(commitKey(0), commitKey(last+1), nil)
-		return
+// commits writes the blobs of the commits that are not published.
+func (w *tableWriter) commits(t *tail) error {
+	x := w.g.outbox
+	if x == nil {
+		return nil
 	}
-	g.outbox.mu.Lock()
-	defer g.outbox.mu.Unlock()
-	for _, d := range g.outbox.done {
-		if d.from <= last {
-			_ = b.DeleteRange(commitKey(d.from), commitKey(min(d.to, last)+1), nil)
+	x.mu.Lock()
+	done := slices.Clone(x.done)
+	x.mu.Unlock()
+	for serial := t.first; serial <= t.last; serial++ {
+		if isDone(done, serial) {
+			continue
+		}
+		if err := w.set(commitKey(serial), t.blob(serial)); err != nil {
+			return err
+		}
+		w.commit = serial
+		if err := w.cut(tableBytes); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// forget deletes the rows of commits that are published. last is the newest that has been written.
+func (g *generation) forget(b *pebble.Batch, last uint64) {
+	x := g.outbox
+	if x == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.rows = max(x.rows, last); x.rows == 0 {
+		return
+	}
+	for _, d := range x.done {
+		if d.from <= x.rows {
+			_ = b.DeleteRange(commitKey(d.from), commitKey(min(d.to, x.rows)+1), nil)
+		}
+	}
+	if x.done[0].to >= x.rows {
+		x.rows = 0
+	}
+}
+
+// blobOf is the blob of a commit that is not published as a whole, nil if there is none.
+func (g *generation) blobOf(ts tails, serial uint64) ([]byte, error) {
+	for _, t := range ts {
+		if serial >= t.first {
+			return t.blob(serial), nil
+		}
+	}
+	return g.get(commitKey(serial))
 }
 
 // note adds the event of a position that b writes.
@@ -193,7 +243,7 @@ func (s *Store) Outbox(_ context.Context, partition, limit int) ([]store.Event, 
 		return nil, err
 	}
 	defer g.release()
-	r := outboxReader{g: g, limit: max(limit, 1), durable: g.durableSerial.Load()}
+	r := outboxReader{g: g, limit: max(limit, 1), durable: g.durableSerial.Load(), tails: *g.tails.Load()}
 	g.outbox.mu.Lock()
 	defer g.outbox.mu.Unlock()
 	if err := r.readNotes(); err != nil {
@@ -207,6 +257,7 @@ type outboxReader struct {
 	g       *generation
 	limit   int
 	durable uint64 // commits after it are not
+	tails   tails  // loaded before any table is read
 	size    int    // of content
 	notes   []store.Event
 	list    []store.Event
@@ -278,8 +329,28 @@ func (r *outboxReader) readCommits() error {
 	return nil
 }
 
+// readSpan reads tables, then memory.
 func (r *outboxReader) readSpan(s span) error {
-	it, err := r.g.iter(commitKey(s.from), commitKey(s.to+1))
+	inMemory := r.tails[len(r.tails)-1].first
+	if s.from < inMemory {
+		if err := r.readRows(s.from, min(s.to+1, inMemory)); err != nil {
+			return err
+		}
+	}
+	for serial := max(s.from, inMemory); serial <= s.to && !r.full(); serial++ {
+		blob, err := r.g.blobOf(r.tails, serial)
+		if err != nil {
+			return err
+		}
+		if err := r.commit(serial, blob); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *outboxReader) readRows(from, to uint64) error {
+	it, err := r.g.iter(commitKey(from), commitKey(to))
 	if err != nil {
 		return err
 	}
@@ -289,22 +360,28 @@ func (r *outboxReader) readSpan(s span) error {
 		if err != nil {
 			return r.g.readError("outbox", err)
 		}
-		serial := binary.BigEndian.Uint64(it.Key()[1:])
-		p, err := r.g.partOf(serial, row)
-		if err != nil {
+		if err := r.commit(binary.BigEndian.Uint64(it.Key()[1:]), row); err != nil {
 			return err
-		}
-		err = eachMessage(row, func(i int, m *item) error {
-			if r.full() || p.has(i) {
-				return nil
-			}
-			return r.message(eventID(serial, i), m)
-		})
-		if err != nil {
-			return fmt.Errorf("%w: %w", r.g.rowError(it.Key()), err)
 		}
 	}
 	return r.g.readError("outbox", it.Error())
+}
+
+func (r *outboxReader) commit(serial uint64, blob []byte) error {
+	p, err := r.g.partOf(serial, blob)
+	if err != nil {
+		return err
+	}
+	err = eachMessage(blob, func(i int, m *item) error {
+		if r.full() || p.has(i) {
+			return nil
+		}
+		return r.message(eventID(serial, i), m)
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", r.g.rowError(commitKey(serial)), err)
+	}
+	return nil
 }
 
 // message adds the event of a message in a blob.
@@ -328,7 +405,7 @@ func (r *outboxReader) message(id uint64, m *item) error {
 
 // eachMessage gives f the messages of a blob, numbered.
 func eachMessage(blob []byte, f func(i int, m *item) error) error {
-	items, err := parseBlob(blob)
+	_, items, err := parseBlob(blob)
 	if err != nil {
 		return err
 	}
@@ -413,7 +490,7 @@ type published struct {
 func (u *published) add(id uint64) error {
 	serial, index := id>>placeBits, int(id&(1<<placeBits-1)>>1)
 	p, changed := u.parts[serial]
-	if changed && p == nil || u.isDone(serial) || serial > u.g.durableSerial.Load() {
+	if changed && p == nil || isDone(u.done, serial) || serial > u.g.durableSerial.Load() {
 		return nil
 	}
 	if !changed {
@@ -438,16 +515,16 @@ func (u *published) find(serial uint64) (*partial, error) {
 	if p := u.g.outbox.parts[serial]; p != nil {
 		return p, nil
 	}
-	row, err := u.g.get(commitKey(serial))
-	if err != nil || row == nil {
+	blob, err := u.g.blobOf(*u.g.tails.Load(), serial)
+	if err != nil || blob == nil {
 		return nil, err
 	}
-	return u.g.partOf(serial, row)
+	return u.g.partOf(serial, blob)
 }
 
-// after is the index of the first span that begins after a commit; there is always one before it.
-func (u *published) after(serial uint64) int {
-	i, _ := slices.BinarySearchFunc(u.done, serial+1, func(s span, n uint64) int {
+// after is the index of the first span that begins after a commit; the first of all begins at 0.
+func after(done []span, serial uint64) int {
+	i, _ := slices.BinarySearchFunc(done, serial+1, func(s span, n uint64) int {
 		switch {
 		case s.from < n:
 			return -1
@@ -459,14 +536,14 @@ func (u *published) after(serial uint64) int {
 	return i
 }
 
-func (u *published) isDone(serial uint64) bool {
-	i := u.after(serial)
-	return i > 0 && u.done[i-1].to >= serial
+func isDone(done []span, serial uint64) bool {
+	i := after(done, serial)
+	return i > 0 && done[i-1].to >= serial
 }
 
 // finish takes a commit into the spans.
 func (u *published) finish(serial uint64) {
-	i := u.after(serial)
+	i := after(u.done, serial)
 	left, right := i > 0 && u.done[i-1].to+1 == serial, i < len(u.done) && u.done[i].from == serial+1
 	switch {
 	case left && right:

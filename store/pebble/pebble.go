@@ -267,7 +267,8 @@ func (s *Store) Close() error {
 
 // Checkpoint implements store.Store. The copy is made under another name and renamed when it is whole.
 func (s *Store) Checkpoint(_ context.Context, dir string) error {
-	if _, err := os.Lstat(dir); err == nil {
+	fs := s.opts.fs
+	if _, err := fs.Stat(dir); err == nil {
 		return fmt.Errorf("store: %s exists already", dir)
 	}
 	g, err := s.acquire()
@@ -276,6 +277,9 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 	}
 	err = s.writePositions(g, true)
 	g.release()
+	if err == nil {
+		err = s.flushTail(1) // little is left to be copied as logs
+	}
 	if err != nil {
 		return err
 	}
@@ -285,21 +289,47 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 		return store.ErrClosed
 	}
 	partial := dir + ".partial"
-	if err := os.RemoveAll(partial); err != nil {
+	if err := fs.RemoveAll(partial); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
 	}
 	if err := g.db.Checkpoint(partial, pebble.WithFlushedWAL()); err != nil {
-		_ = os.RemoveAll(partial)
+		_ = fs.RemoveAll(partial)
 		return g.readError("checkpoint", err)
 	}
-	if err := writeIdentity(s.opts.fs, partial, identity{epoch: newEpoch(), copyOf: s.identity.epoch}); err != nil {
+	if err := g.copyLogs(partial); err != nil {
+		_ = fs.RemoveAll(partial)
+		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	if err := writeIdentity(fs, partial, identity{epoch: newEpoch(), copyOf: s.identity.epoch}); err != nil {
 		return err
 	}
 	if err := g.fs.failed(); err != nil {
 		return readOnly(err)
 	}
-	if err := errors.Join(os.Rename(partial, dir), syncDir(s.opts.fs, filepath.Dir(dir))); err != nil {
+	if err := errors.Join(fs.Rename(partial, dir), syncDir(fs, filepath.Dir(dir))); err != nil {
 		return fmt.Errorf("store: checkpoint: %w", err)
+	}
+	return nil
+}
+
+// copyLogs copies the logs that hold commits which are in no table and that Pebble did not copy. flushMu is held: no log goes meanwhile.
+// A log that is newer than one that Pebble has copied would leave a gap.
+func (g *generation) copyLogs(dir string) error {
+	fs := g.s.opts.fs
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	first := uint64(1<<64 - 1)
+	for _, name := range names {
+		if n, ok := logNumber(name); ok {
+			first = min(first, n)
+		}
+	}
+	for _, path := range g.fs.logs.needed(first) {
+		if err := vfs.LinkOrCopy(fs, path, filepath.Join(dir, filepath.Base(path))); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -49,8 +49,9 @@ type blackout struct {
 
 // plug decides when the power fails.
 type plug struct {
-	disk *vfs.MemFS
-	odds int // one in so many operations
+	disk  *vfs.MemFS
+	odds  int          // one in so many operations
+	links sync.RWMutex // MemFS takes its locks for Link in another order than for a clone and a sync
 
 	mu    sync.Mutex
 	rand  *rand.Rand
@@ -74,10 +75,27 @@ func (p *plug) MaybeError(op errorfs.Op) error {
 	p.left--
 	cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 90, 100}[p.rand.IntN(4)], RNG: p.rand}
 	b := &blackout{promises: p.known.clone(), op: fmt.Sprintf("operation %d on %s, %d %%", op.Kind, op.Path, cfg.UnsyncedDataPercent)}
+	p.links.Lock()
 	b.disk = p.disk.CrashClone(cfg)
+	p.links.Unlock()
 	b.disk.TestingSetDiskUsage(hugeDisk)
 	p.found = append(p.found, b)
 	return nil
+}
+
+// on is the disk with the plug in it.
+func (p *plug) on() vfs.FS { return errorfs.Wrap(linkFS{p.disk, p}, p) }
+
+// linkFS keeps links and clones apart.
+type linkFS struct {
+	vfs.FS
+	plug *plug
+}
+
+func (f linkFS) Link(oldname, newname string) error {
+	f.plug.links.RLock()
+	defer f.plug.links.RUnlock()
+	return f.FS.Link(oldname, newname)
 }
 
 // promise notes something under the lock that blackouts take.
@@ -249,7 +267,7 @@ func (r *powerRun) run(round int) error {
 	p := &plug{disk: disk, rand: rand.New(rand.NewPCG(r.seed, 1)), odds: 12 + round%20, left: 25, known: newPromises()}
 	w := &worker{t: r.t, plug: p, rand: rand.New(rand.NewPCG(r.seed, 2))}
 	for range 2 { // and opened again
-		s, err := r.open(errorfs.Wrap(disk, p))
+		s, err := r.open(p.on())
 		if err != nil {
 			return err
 		}
@@ -286,7 +304,7 @@ func (r *powerRun) check(b *blackout, again bool) error {
 		p.left = 0
 	}
 	for range 2 {
-		s, err := r.open(errorfs.Wrap(b.disk, p))
+		s, err := r.open(p.on())
 		if err != nil {
 			return err
 		}

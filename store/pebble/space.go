@@ -13,16 +13,20 @@ import (
 type sizes struct {
 	memTable uint64 // of one memtable; up to stopWrites of them before commits wait for the disk
 	tail     int64  // bytes of commits that are kept in memory before they become tables
+	log      int64  // bytes of commits in one log
+	base     int64  // bytes of the level above the last
 	reserve  uint64 // free space below which nothing new is taken
 }
 
 const stopWrites = 4
 
-// sizesFor: 64 MiB memtables as measured in docs/benchmarks.md, less below 4 GiB of disk. The reserve is what Pebble may
-// still write for what it has taken: the memtables as tables, a new log with its preallocation, and small compactions.
+// sizesFor: as measured in docs/benchmarks.md, less below 4 GiB of disk. The reserve is what may still be written for what was taken:
+// tails and memtables as tables, a new log with its preallocation, and small compactions.
 func sizesFor(total uint64) sizes {
-	mem := min(max(total/64, 1<<20), 64<<20)
-	return sizes{memTable: mem, tail: int64(mem / 2), reserve: min(stopWrites*mem+4<<20, total/4)}
+	unit := min(max(total/64, 1<<20), 64<<20)
+	s := sizes{memTable: max(unit/8, 1<<20), tail: int64(unit / 4), log: int64(unit), base: int64(4 * unit)}
+	s.reserve = min(stopWrites*s.memTable+tailStall*uint64(s.tail)+unit+4<<20, total/4)
+	return s
 }
 
 // space is the free-space watermark: Pebble must not meet a full disk.

@@ -102,6 +102,9 @@ func (t *tail) addSlab(serial uint64, blob []byte) uint32 {
 	return uint32(len(slabs) - 1)
 }
 
+// blob is a commit of this tail that has entered.
+func (t *tail) blob(serial uint64) []byte { return (*t.slabs.Load())[serial-t.first] }
+
 // addMsg takes a message; lists may tell of it afterwards.
 func (t *tail) addMsg(m *msg) uint32 {
 	i := t.count
@@ -232,7 +235,7 @@ func (t *tail) findID(id *[16]byte) *msg {
 
 // replay enters a commit from its row in the database and returns its newest bucket.
 func (t *tail) replay(serial uint64, blob []byte) (newest uint16, err error) {
-	items, err := parseBlob(blob)
+	_, items, err := parseBlob(blob)
 	if err != nil {
 		return 0, err
 	}
