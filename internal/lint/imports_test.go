@@ -16,6 +16,7 @@ var mayImport = map[string][]string{
 
 	"store":           {},
 	"store/pebble":    {"store"},
+	"store/postgres":  {"store"},
 	"store/storetest": {"store"},
 
 	"mq":        {},
@@ -58,6 +59,7 @@ var onlyIn = map[string][]string{
 	"github.com/knadh/koanf":        {"config"},
 	"github.com/spf13/cobra":        {"cmd/meshtalk", "cmd/meshbench"},
 	"github.com/jackc/pgx":          {"store/postgres"},
+	"github.com/pressly/goose":      {"store/postgres"},
 	"github.com/redis/rueidis":      {"cluster/redis"},
 	"github.com/apache/rocketmq":    {"mq/rocketmq"},
 }

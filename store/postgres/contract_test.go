@@ -1,0 +1,25 @@
+package postgres
+
+import (
+	"testing"
+
+	"github.com/meshtalk/meshtalk/store"
+	"github.com/meshtalk/meshtalk/store/storetest"
+)
+
+func TestContract(t *testing.T) { t.Parallel(); contract(t, false) }
+
+// TestContractSmall is the contract with next to no memory of names, and with an outbox, which must not change anything else.
+func TestContractSmall(t *testing.T) { t.Parallel(); contract(t, true) }
+
+func contract(t *testing.T, small bool) {
+	storetest.Run(t, func(t *testing.T) storetest.Backend {
+		o := testOptions(t, shared.database(t))
+		o.Retention, o.DedupeWindow, o.InboxLimit = storetest.Retention, storetest.DedupeWindow, storetest.InboxLimit
+		o.MaxConns = 6
+		if small {
+			o.names, o.Outbox = 2, true
+		}
+		return storetest.Backend{Open: func() store.Store { return openTest(t, o) }}
+	})
+}

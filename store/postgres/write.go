@@ -1,0 +1,208 @@
+package postgres
+
+import (
+	"context"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/meshtalk/meshtalk/store"
+)
+
+// rows are the new rows of a commit, by column as the statements take them. What they refer to is the drafts'.
+type rows struct {
+	// messages
+	conv, seq, ts, ord, sender, typ, target, inboxA, inboxB []int64
+	bucket, events, fromA                                   []int32
+	msgID                                                   [][16]byte
+	kind                                                    []int16
+	large                                                   []bool
+	id, content                                             [][]byte
+	from                                                    []string // no column: for recalls in the same batch
+
+	entry struct {
+		usr, n, conv, seq []int64
+		bucket            []int32
+	}
+	fingerprint []int64 // repeats; their other columns are the messages'
+	repeatedID  [][16]byte
+
+	convDays, userDays firsts
+
+	recalled struct {
+		conv, seq, event []int64
+		bucket           []int32
+	}
+	kept struct {
+		conv, seq []int64
+		content   [][]byte
+	}
+	event struct {
+		kind               []int16
+		ts, usr, conv, seq []int64
+		target             []int64
+		bucket             []int32
+	}
+}
+
+// firsts are rows of user_days or conv_days.
+type firsts struct {
+	id, first []int64
+	bucket    []int32
+}
+
+func (f *firsts) add(id int64, bucket int32, first int64) {
+	f.id, f.bucket, f.first = append(f.id, id), append(f.bucket, bucket), append(f.first, first)
+}
+
+func (w *rows) reset() { *w = rows{} }
+
+func (w *rows) addMessage(d *store.Draft, v *convHead, sender, ord int64, large bool) {
+	w.conv, w.seq, w.ts, w.ord = append(w.conv, v.id), append(w.seq, v.head), append(w.ts, v.ts), append(w.ord, ord)
+	w.sender, w.typ, w.target = append(w.sender, sender), append(w.typ, d.Type), append(w.target, int64(d.Target))
+	a, b := int64(0), int64(0)
+	if v.kind == 'p' {
+		a, b = v.a.head, v.b.head
+	}
+	w.inboxA, w.inboxB = append(w.inboxA, a), append(w.inboxB, b)
+	w.bucket, w.events, w.fromA = append(w.bucket, v.bucket), append(w.events, v.events), append(w.fromA, v.fromA)
+	w.msgID, w.kind, w.large = append(w.msgID, d.MsgID), append(w.kind, int16(d.Kind)), append(w.large, large)
+	content := d.Content
+	if d.Kind == store.Recall {
+		content = nil
+	}
+	w.id, w.content, w.from = append(w.id, d.ID), append(w.content, content), append(w.from, d.From)
+}
+
+func (w *rows) addEntry(u *userHead, v *convHead, bucket int32) {
+	e := &w.entry
+	e.usr, e.n, e.conv, e.seq, e.bucket = append(e.usr, u.id), append(e.n, u.head), append(e.conv, v.id), append(e.seq, v.head), append(e.bucket, bucket)
+}
+
+func (w *rows) addRepeat(d *store.Draft, _ *convHead, fp int64) {
+	w.repeatedID, w.fingerprint = append(w.repeatedID, d.MsgID), append(w.fingerprint, fp)
+}
+
+func (w *rows) addRecalled(conv, seq int64, bucket int32, event int64) {
+	r := &w.recalled
+	r.conv, r.seq, r.bucket, r.event = append(r.conv, conv), append(r.seq, seq), append(r.bucket, bucket), append(r.event, event)
+}
+
+func (w *rows) keep(conv, seq int64, content []byte) {
+	k := &w.kept
+	k.conv, k.seq, k.content = append(k.conv, conv), append(k.seq, seq), append(k.content, content)
+}
+
+func (w *rows) addEvent(d *store.Draft, v *convHead) {
+	e := &w.event
+	kind := store.EventStored
+	if d.Kind == store.Recall {
+		kind = store.EventRecalled
+	}
+	e.kind, e.ts, e.usr = append(e.kind, int16(kind)), append(e.ts, v.ts), append(e.usr, 0)
+	e.conv, e.seq, e.bucket, e.target = append(e.conv, v.id), append(e.seq, v.head), append(e.bucket, v.bucket), append(e.target, int64(d.Target))
+}
+
+// The statements that write, and end the transaction: one round trip.
+const (
+	insertMessages = `insert into messages (conv, seq, ts, ord, sender, type, target, inbox_a, inbox_b, bucket, events, from_a, msgid, kind, large, id, content)
+		select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+		$10::int[], $11::int[], $12::int[], $13::uuid[], $14::smallint[], $15::boolean[], $16::bytea[], $17::bytea[])`
+	insertInbox   = `insert into inbox (usr, n, conv, seq, bucket) select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[])`
+	insertRepeats = `insert into repeats (msgid, seq, ts, fingerprint, bucket) select * from unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::int[])`
+	updateUsers   = `update users u set head = x.head, bucket = x.bucket from unnest($1::bigint[], $2::bigint[], $3::int[]) x (id, head, bucket) where u.id = x.id`
+	updateConvs   = `update convs c set head = x.head, ts = x.ts, bucket = x.bucket, events = x.events, from_a = x.from_a, last_seq = x.last_seq,
+		last_ts = x.last_ts, last_ord = x.last_ord, last_bucket = x.last_bucket, last_a = x.last_a, last_b = x.last_b
+		from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::int[], $11::bigint[], $12::bigint[])
+		x (id, head, ts, bucket, events, from_a, last_seq, last_ts, last_ord, last_bucket, last_a, last_b) where c.id = x.id`
+	insertUserDays = `insert into user_days (usr, bucket, first) select * from unnest($1::bigint[], $2::int[], $3::bigint[])`
+	dropUserDays   = `delete from user_days where usr = any($1::bigint[]) and bucket < $2` // the rows of who begins a new day; nobody else's matter
+	insertConvDays = `insert into conv_days (conv, bucket, first) select * from unnest($1::bigint[], $2::int[], $3::bigint[])`
+	dropConvDays   = `delete from conv_days where conv = any($1::bigint[]) and bucket < $2`
+	updateRecalled = `update messages m set target = x.event, content = null from unnest($1::bigint[], $2::bigint[], $3::int[], $4::bigint[]) x (conv, seq, bucket, event)
+		where m.conv = x.conv and m.seq = x.seq and m.bucket = x.bucket`
+	updateLarge  = `update groups g set large_bucket = x.bucket, large_first = x.first from unnest($1::bigint[], $2::int[], $3::bigint[]) x (id, bucket, first) where g.id = x.id`
+	insertKept   = `insert into recalled (conv, seq, content) select * from unnest($1::bigint[], $2::bigint[], $3::bytea[]) on conflict do nothing`
+	insertOutbox = `insert into outbox (part, kind, ts, usr, conv, seq, bucket, target)
+		select $1::int, * from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::bigint[])`
+)
+
+// write writes everything and commits.
+func (c *commit) write(ctx context.Context, conn *pgxpool.Conn) error {
+	b := &pgx.Batch{}
+	w := &c.rows
+	if len(w.seq) > 0 {
+		b.Queue(insertMessages, w.conv, w.seq, w.ts, w.ord, w.sender, w.typ, w.target, w.inboxA, w.inboxB, w.bucket, w.events, w.fromA, w.msgID, w.kind, w.large,
+			w.id, w.content)
+		b.Queue(insertRepeats, w.repeatedID, w.seq, w.ts, w.fingerprint, w.bucket)
+	}
+	if e := &w.entry; len(e.usr) > 0 {
+		b.Queue(insertInbox, e.usr, e.n, e.conv, e.seq, e.bucket)
+	}
+	c.queueHeads(b)
+	if f := &w.userDays; len(f.id) > 0 {
+		b.Queue(insertUserDays, f.id, f.bucket, f.first)
+		b.Queue(dropUserDays, f.id, c.firstBucket)
+	}
+	if f := &w.convDays; len(f.id) > 0 {
+		b.Queue(insertConvDays, f.id, f.bucket, f.first)
+		b.Queue(dropConvDays, f.id, c.firstBucket)
+	}
+	if r := &w.recalled; len(r.conv) > 0 {
+		b.Queue(updateRecalled, r.conv, r.seq, r.bucket, r.event)
+	}
+	if k := &w.kept; len(k.conv) > 0 {
+		b.Queue(insertKept, k.conv, k.seq, k.content)
+	}
+	if e := &w.event; len(e.kind) > 0 {
+		b.Queue(insertOutbox, c.part, e.kind, e.ts, e.usr, e.conv, e.seq, e.bucket, e.target)
+	}
+	b.Queue(`commit`)
+	return c.send(ctx, conn, b)
+}
+
+// queueHeads writes the rows that lock read.
+func (c *commit) queueHeads(b *pgx.Batch) {
+	var id, head []int64
+	var bucket []int32
+	for _, u := range c.users {
+		if u.moved {
+			id, head, bucket = append(id, u.id), append(head, u.head), append(bucket, u.bucket)
+		}
+	}
+	if len(id) > 0 {
+		b.Queue(updateUsers, id, head, bucket)
+	}
+	var v convColumns
+	var large firsts
+	for _, h := range c.convs {
+		if h.moved {
+			v.add(h)
+		}
+		if h.noted {
+			large.add(h.id, h.largeBucket, h.largeFirst)
+		}
+	}
+	if len(v.id) > 0 {
+		b.Queue(updateConvs, v.id, v.head, v.ts, v.bucket, v.events, v.fromA, v.lastSeq, v.lastTS, v.lastOrd, v.lastBucket, v.lastA, v.lastB)
+	}
+	if len(large.id) > 0 {
+		b.Queue(updateLarge, large.id, large.bucket, large.first)
+	}
+}
+
+// convColumns are conversations' rows by column.
+type convColumns struct {
+	id, head, ts, lastSeq, lastTS, lastOrd, lastA, lastB []int64
+	bucket, events, fromA, lastBucket                    []int32
+}
+
+func (v *convColumns) add(h *convHead) {
+	v.id, v.head, v.ts = append(v.id, h.id), append(v.head, h.head), append(v.ts, h.ts)
+	v.lastSeq, v.lastTS, v.lastOrd = append(v.lastSeq, h.lastSeq), append(v.lastTS, h.lastTS), append(v.lastOrd, h.lastOrd)
+	v.lastA, v.lastB = append(v.lastA, h.lastA), append(v.lastB, h.lastB)
+	v.bucket, v.events, v.fromA, v.lastBucket = append(v.bucket, h.bucket), append(v.events, h.events), append(v.fromA, h.fromA), append(v.lastBucket, h.lastBucket)
+}
+
+func compareNames(a, b string) int { return strings.Compare(a, b) }
