@@ -9,17 +9,22 @@ import (
 	"github.com/meshtalk/meshtalk/store"
 )
 
-// oldestEvents are those of a partition with their messages. A message that was recalled since has its content from table recalled.
-const oldestEvents = `select o.id, o.kind, o.ts, coalesce(u.name, ''), v.name, o.seq, m.seq is not null, coalesce(m.kind, 0),
-		coalesce(m.msgid, '00000000-0000-0000-0000-000000000000'), coalesce(f.name, ''), coalesce(m.id, ''), coalesce(m.ts, 0), coalesce(m.type, 0),
-		coalesce(m.content, r.content), coalesce(m.target, 0), coalesce(m.large, false)
-	from (select * from outbox where part = $1 order by id limit $2) o
-	join convs v on v.id = o.conv
-	left join users u on u.id = o.usr
-	left join messages m on o.bucket > 0 and m.bucket = o.bucket and m.conv = o.conv and m.seq = o.seq and m.bucket >= (select first_bucket from meta)
-	left join users f on f.id = m.sender
-	left join recalled r on r.conv = m.conv and r.seq = m.seq
-	order by o.id`
+// oldestEvents are those of a partition with their messages, up to $3 bytes of content. A message that was recalled since has its content from
+// table recalled.
+const oldestEvents = `select e.id, e.kind, e.ts, coalesce(u.name, ''), v.name, e.seq, e.found, e.message_kind, e.msgid, coalesce(f.name, ''), e.sent, e.message_ts,
+		e.type, e.content, e.message_target, e.large
+	from (select o.*, m.seq is not null found, coalesce(m.kind, 0) message_kind, coalesce(m.msgid, '00000000-0000-0000-0000-000000000000') msgid,
+			coalesce(m.sender, 0) sender, coalesce(m.id, '') sent, coalesce(m.ts, 0) message_ts, coalesce(m.type, 0) as type,
+			coalesce(m.content, r.content) as content, coalesce(m.target, 0) message_target, coalesce(m.large, false) large,
+			sum(coalesce(octet_length(m.content), octet_length(r.content))) over (order by o.id rows between unbounded preceding and 1 preceding) size
+		from (select * from outbox where part = $1 order by id limit $2) o
+		left join messages m on o.bucket > 0 and m.bucket = o.bucket and m.conv = o.conv and m.seq = o.seq and m.bucket >= (select first_bucket from meta)
+		left join recalled r on r.conv = m.conv and r.seq = m.seq
+	) e
+	join convs v on v.id = e.conv
+	left join users u on u.id = e.usr
+	left join users f on f.id = e.sender
+	where coalesce(e.size, 0) < $3 order by e.id`
 
 // Outbox implements store.Store.
 func (s *Store) Outbox(ctx context.Context, partition, limit int) (events []store.Event, err error) {
@@ -31,7 +36,7 @@ func (s *Store) Outbox(ctx context.Context, partition, limit int) (events []stor
 	if !s.opts.Outbox {
 		return nil, nil
 	}
-	rows, err := s.reads.Query(ctx, oldestEvents, partition, max(limit, 1))
+	rows, err := s.reads.Query(ctx, oldestEvents, partition, max(limit, 1), pageBytes)
 	if err != nil {
 		return nil, s.failed("outbox", err)
 	}

@@ -95,6 +95,26 @@ func (s *Store) Head(ctx context.Context, user string) (store.Inbox, error) {
 	return s.headOf(ctx, viewUser, user)
 }
 
+// Heads implements store.Store.
+func (s *Store) Heads(ctx context.Context, users []string) ([]uint64, error) {
+	ctx, end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	heads := make([]uint64, len(users))
+	rows, err := s.reads.Query(ctx, `select x.i, u.head from unnest($1::text[]) with ordinality x (name, i) join users u on u.name = x.name`, users)
+	if err != nil {
+		return nil, s.failed("heads", err)
+	}
+	var i, head int64
+	_, err = pgx.ForEachRow(rows, []any{&i, &head}, func() error {
+		heads[i-1] = uint64(head)
+		return nil
+	})
+	return heads, s.failed("heads", err)
+}
+
 // ConvHead implements store.Store.
 func (s *Store) ConvHead(ctx context.Context, conv string) (store.Inbox, error) {
 	return s.headOf(ctx, viewConv, conv)
