@@ -3,6 +3,7 @@ package postgres
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -29,7 +30,7 @@ func fingerprint(d *store.Draft) int64 {
 }
 
 // assign decides the drafts, in order, and gives the new ones their numbers: everything that it needs is locked and in memory.
-func (c *commit) assign() error {
+func (c *commit) assign() {
 	var batch map[[16]byte]int // drafts stored so far, by id: only looked at when an id is twice in the batch
 	for i, d := range c.drafts {
 		r := &c.results[i]
@@ -51,7 +52,6 @@ func (c *commit) assign() error {
 			batch[d.MsgID] = i
 		}
 	}
-	return nil
 }
 
 func answerRepeat(r *store.Result, same bool, seq, ts int64) {
@@ -123,16 +123,19 @@ func (c *commit) target(v *convHead, seq int64) *targetRow {
 	return nil
 }
 
-// ordBits of a message's order are its place in the commit; more in one commit share the last place.
+// ordBits of a message's order are its place in the commit, above them is the number of the commit. More in one commit share the last place.
 const ordBits = 14
 
 // store gives a message its numbers. t is what a recall takes back.
 func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, fp int64, t *targetRow) {
-	to := c.recipients(d, r, v)
-	bucket := max(bucketOf(d.TS), c.firstBucket, v.bucket)
-	for _, u := range to {
-		bucket = max(bucket, u.bucket) // an inbox is in the order of its days, and its entry is in the day of the message
+	to := c.recipients(d, v)
+	if v.isLarge(c.s.opts.InboxLimit) {
+		r.Large = true
+		c.noteLarge(d, v)
 	}
+	// Days never go back, in no inbox: an entry is in the day of its message.
+	bucket := max(bucketOf(d.TS), c.firstBucket, v.bucket, c.floor)
+	c.floor = bucket
 	w := &c.rows
 	v.head++
 	v.ts = max(v.ts, d.TS)
@@ -140,31 +143,51 @@ func (c *commit) store(d *store.Draft, r *store.Result, v *convHead, fp int64, t
 		w.convDays.add(v.id, bucket, v.head)
 	}
 	v.bucket, v.moved = bucket, true
-	begin := len(c.entries)
 	for _, u := range to {
-		u.head++
-		if u.bucket != bucket {
-			w.userDays.add(u.id, bucket, u.head)
+		if u.entries++; u.entries == 1 {
+			u.opens = bucket
 		}
-		u.bucket, u.moved = bucket, true
+		u.bucket = bucket
 		w.addEntry(u, v, bucket)
-		c.entries = append(c.entries, store.Entry{User: u.name, Inbox: uint64(u.head)})
 	}
 	r.Outcome, r.Seq, r.TS = store.Stored, uint64(v.head), v.ts
-	r.Entries = c.entries[begin:len(c.entries):len(c.entries)]
-	ord := c.serial<<ordBits | int64(min(len(w.seq), 1<<ordBits-1))
+	place := int64(min(len(w.seq), 1<<ordBits-1))
 	if t != nil {
 		v.events++
 		r.TargetFrom = t.from
 		c.takeBack(d, r, v, t)
 	} else {
-		v.lastSeq, v.lastTS, v.lastBucket, v.lastOrd = v.head, v.ts, bucket, ord
+		v.lastSeq, v.lastTS, v.lastBucket, v.lastPlace = v.head, v.ts, bucket, place
 		v.countPrivate(d.From)
 	}
-	w.addMessage(d, v, c.userIDs[d.From], ord, r.Large)
-	w.addRepeat(d, v, fp)
+	w.addMessage(d, v, c.userIDs[d.From], place, len(to), r)
+	w.addRepeat(d, fp)
 	if c.s.opts.Outbox {
 		w.addEvent(d, v)
+	}
+}
+
+// number gives the entries their numbers, when the claim has told where the inboxes stand.
+func (c *commit) number() {
+	e := &c.rows.entry
+	entries := make([]store.Entry, 0, len(e.usr))
+	for _, u := range c.users {
+		if u.entries > 0 && u.began {
+			c.rows.userDays.add(u.id, u.opens, u.head+1)
+		}
+		u.bucket = u.opens
+	}
+	for i, u := range e.user {
+		u.head++
+		if e.n[i] = u.head; e.bucket[i] != u.bucket {
+			u.bucket = e.bucket[i]
+			c.rows.userDays.add(u.id, u.bucket, u.head)
+		}
+		entries = append(entries, store.Entry{User: u.name, Inbox: uint64(u.head)})
+	}
+	for i, r := range c.rows.result {
+		n := c.rows.entries[i]
+		r.Entries, entries = entries[:n:n], entries[n:]
 	}
 }
 
@@ -196,8 +219,11 @@ func (c *commit) takeBack(d *store.Draft, r *store.Result, v *convHead, t *targe
 	w.addRecalled(v.id, int64(d.Target), t.bucket, int64(r.Seq))
 }
 
-// recipients are the inboxes that a message goes to.
-func (c *commit) recipients(d *store.Draft, r *store.Result, v *convHead) []*userHead {
+// isLarge: messages go into no inbox.
+func (v *convHead) isLarge(limit int) bool { return v.group != nil && v.exists && v.size > limit }
+
+// recipients are the inboxes that a message goes to, if it is stored.
+func (c *commit) recipients(d *store.Draft, v *convHead) []*userHead {
 	switch v.kind {
 	case 'p':
 		if v.a == v.b {
@@ -207,22 +233,20 @@ func (c *commit) recipients(d *store.Draft, r *store.Result, v *convHead) []*use
 	case 'n':
 		return []*userHead{v.a}
 	}
-	if v.exists && v.size > c.s.opts.InboxLimit {
-		r.Large = true
-		c.noteLarge(d, v)
+	if v.isLarge(c.s.opts.InboxLimit) {
 		return nil
 	}
 	if !d.Promised || d.From == "" || slices.ContainsFunc(v.members, func(u *userHead) bool { return u.name == d.From }) {
 		return v.members
 	}
 	to := append(slices.Clone(v.members), c.user(d.From)) // he has left since it was promised, and gets his copy all the same
-	slices.SortFunc(to, func(a, b *userHead) int { return compareNames(a.name, b.name) })
+	slices.SortFunc(to, func(a, b *userHead) int { return strings.Compare(a.name, b.name) })
 	return to
 }
 
 // noteLarge keeps from which sequence and until which day a group holds messages without inbox entries.
 func (c *commit) noteLarge(d *store.Draft, v *convHead) {
-	bucket := max(bucketOf(d.TS), c.firstBucket, v.bucket)
+	bucket := max(bucketOf(d.TS), c.firstBucket, v.bucket, c.floor)
 	if v.largeFirst == 0 || v.largeBucket < c.firstBucket {
 		v.largeFirst = v.head + 1
 		v.noted = true

@@ -17,28 +17,36 @@ import (
 	"github.com/meshtalk/meshtalk/store"
 )
 
-// writer makes private messages between users, in conversations of its own partition.
+// writer makes private messages: everyone talks with five others. A conversation is always of the same writer, inboxes are of all.
 type writer struct {
 	part  int
-	users int
+	pairs [][2]string
 	rnd   *rand.Rand
 	n     int
 	next  int64
 }
 
-func newWriter(part, users int) *writer {
-	return &writer{part: part, users: users, rnd: rand.New(rand.NewPCG(uint64(part), 1))}
+func newWriter(part, writers, users int) *writer {
+	w := &writer{part: part, rnd: rand.New(rand.NewPCG(uint64(part), 1))}
+	for a := range users {
+		for i := range 5 {
+			if (a*5+i)%writers == part {
+				w.pairs = append(w.pairs, [2]string{fmt.Sprint("user-", a), fmt.Sprint("user-", (a+1+i*i*7)%users)})
+			}
+		}
+	}
+	return w
 }
 
 func (w *writer) draft() *store.Draft {
+	pair := w.pairs[w.rnd.IntN(len(w.pairs))]
+	if w.n < len(w.pairs) {
+		pair = w.pairs[w.n] // each once
+	}
 	w.n++
-	var from, to string
-	for {
-		a, b := w.rnd.IntN(w.users), w.rnd.IntN(w.users)
-		if (a+b)%8 == w.part { // a conversation is always of the same partition
-			from, to = fmt.Sprint("user-", a), fmt.Sprint("user-", b)
-			break
-		}
+	from, to := pair[0], pair[1]
+	if w.n%2 == 0 {
+		from, to = to, from
 	}
 	d := &store.Draft{Kind: store.Private, From: from, ID: fmt.Appendf(nil, "w%d-%d", w.part, w.n), Conv: store.PrivateConv(from, to),
 		Content: fmt.Appendf(nil, `{"text":"message %d of a writer, sixty-four bytes or so long"}`, w.n), TS: time.Now().UnixMilli()}
@@ -87,8 +95,8 @@ func benchCommit(b *testing.B, writers, size int) {
 	defer func() { _ = s.Close() }()
 	all := make([]*writer, writers)
 	for i := range all {
-		all[i] = newWriter(i, 2000)
-		for range 8 { // names, plans
+		all[i] = newWriter(i, writers, 2000)
+		for all[i].n < 2*len(all[i].pairs) { // names, conversations, plans
 			if err := all[i].commit(ctx, s, all[i].batch(512)); err != nil {
 				b.Fatal(err)
 			}

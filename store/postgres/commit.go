@@ -22,7 +22,27 @@ type partition struct {
 	unsure  bool  // a commit of ours may or may not have been made, and the database could not be asked since
 	next    int64 // as in table offsets, after our last commit
 	commits int64
+	kept    int32     // the first day that retention has left, at the last commit
+	heads   convHeads // as after our last commit: nobody else has made one since, says the fence
 }
+
+// convHeads are heads of conversations, by id. When it is full, all are forgotten.
+type convHeads struct{ m map[int64]*convHead }
+
+// maxHeads of a partition are kept, some 250 bytes each.
+const maxHeads = 100_000
+
+func (h *convHeads) get(id int64) *convHead { return h.m[id] }
+
+func (h *convHeads) put(v *convHead) {
+	if h.m == nil || len(h.m) >= maxHeads {
+		h.m = make(map[int64]*convHead)
+	}
+	v.a, v.b, v.moved, v.lastPlace = nil, nil, false, -1
+	h.m[v.id] = v
+}
+
+func (h *convHeads) clear() { h.m = nil }
 
 func (s *Store) partition(n int) *partition {
 	s.partitions.Lock()
@@ -74,6 +94,7 @@ func (s *Store) Offset(ctx context.Context, n int) (int64, error) {
 
 func (p *partition) take(o offset) {
 	p.loaded, p.fenced, p.unsure = true, false, false
+	p.heads.clear()
 	p.next, p.commits = o.next, o.commits
 }
 
@@ -176,6 +197,8 @@ func (c *commit) run(ctx context.Context) error {
 			if c.next != 0 {
 				c.at.next = c.next
 			}
+			c.keepHeads()
+			c.s.raiseFloor(c.floor)
 			return nil
 		case errors.Is(err, store.ErrFenced):
 			if unsure {
@@ -184,6 +207,8 @@ func (c *commit) run(ctx context.Context) error {
 			return err
 		case errors.Is(err, errStaleID):
 			c.s.forgetIDs()
+			c.at.heads.clear()
+		case errors.Is(err, errDoubt), errors.Is(err, errDayBehind):
 		case errors.Is(err, errNoDay):
 			if err = c.s.makeDays(ctx, c.wantDays); err != nil {
 				return err
@@ -195,6 +220,7 @@ func (c *commit) run(ctx context.Context) error {
 					return err
 				}
 			case causeRetry:
+				c.at.heads.clear() // if they were wrong, the key of table messages has told
 			case causeLost:
 				if lost.IsZero() {
 					lost = time.Now()
@@ -292,12 +318,13 @@ type commit struct {
 	members     map[member]bool // senders who are members
 	targets     map[target]*targetRow
 	firstBucket int32
-	serial      int64 // of this commit
+	floor       int32 // the day of the message before
 	fenceMoved  bool
+	doubt       bool // look for repeats before anything is written
+	unclaimed   int  // users whose heads did not move
 
 	results  []store.Result
 	spare    []store.Result // of the attempt whose outcome was open
-	entries  []store.Entry
 	rows     rows
 	wantDays []int32 // days without a partition
 }
@@ -312,25 +339,105 @@ func (c *commit) attempt(ctx context.Context) (last bool, err error) {
 		return false, err
 	}
 	defer conn.Release() // what is still in its transaction is closed
-	c.reset()
-	if err := c.lock(ctx, conn); err != nil {
+	if err := c.write(ctx, conn); err != nil {
 		return false, c.rollback(ctx, conn, err)
 	}
-	if err := c.assign(); err != nil {
-		return false, c.rollback(ctx, conn, err)
-	}
-	if c.wantDays = c.s.days.unknown(c.rows.bucket, c.wantDays[:0]); len(c.wantDays) > 0 {
-		return false, c.rollback(ctx, conn, errNoDay)
-	}
+	c.number()
+	b := &pgx.Batch{}
+	c.queueInboxes(b)
 	sent := time.Now()
 	// From here on the outcome counts, not whether the caller still waits.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
-	if err := c.write(ctx, conn); err != nil {
+	if err := c.send(ctx, conn, b); err != nil {
 		return true, c.rollback(ctx, conn, err)
 	}
 	c.s.stats.syncNanos.Store(int64(time.Since(sent)))
 	return true, nil
+}
+
+var (
+	errDoubt     = errors.New("a batch that looked new has repeats in it, or a day has gone")
+	errDayBehind = errors.New("a user is in a later day than the batch")
+)
+
+// write does everything but the inboxes and the end. When the heads are known and no draft is of a group or a recall, one round trip does: what is
+// assumed (no repeats) is asked beside it, and if it was wrong the next attempt asks first.
+func (c *commit) write(ctx context.Context, conn *pgxpool.Conn) error {
+	c.reset()
+	unknown, groups := c.knowConvs()
+	simple := len(unknown) == 0 && len(groups) == 0 && !c.doubt && c.at.kept != 0
+	b := &pgx.Batch{}
+	c.queueOpen(b)
+	if simple {
+		c.firstBucket = c.at.kept
+	} else {
+		if len(unknown) > 0 {
+			c.queueHeadsOf(b, readConvs, unknown)
+		}
+		if len(groups) > 0 {
+			c.queueHeadsOf(b, lockConvs, groups)
+			c.queueGroups(b, groups)
+		}
+		c.queueTargets(b)
+		if err := c.send(ctx, conn, b); err != nil {
+			return err
+		}
+		if err := c.opened(); err != nil {
+			return err
+		}
+		b = &pgx.Batch{}
+	}
+	assumed := c.firstBucket
+	c.assign()
+	if c.wantDays = c.s.days.unknown(c.rows.bucket, c.wantDays[:0]); len(c.wantDays) > 0 {
+		return errNoDay
+	}
+	c.queueWrites(b)
+	if b.Len() > 0 {
+		if err := c.send(ctx, conn, b); err != nil {
+			return err
+		}
+	}
+	if err := c.opened(); err != nil {
+		return err
+	}
+	if simple && (len(c.repeats) > 0 || c.firstBucket != assumed) {
+		c.doubt = true
+		return errDoubt
+	}
+	if c.unclaimed > 0 {
+		return c.dayBehind(ctx, conn)
+	}
+	return nil
+}
+
+// dayBehind finds out why some users' heads were not moved: they are in a later day, so the batch goes there too; or they are not there.
+func (c *commit) dayBehind(ctx context.Context, conn *pgxpool.Conn) error {
+	var ids []int64
+	for id := range c.users {
+		ids = append(ids, id)
+	}
+	var latest int32
+	var n int
+	if err := conn.QueryRow(ctx, `select coalesce(max(bucket), 0), count(*) from users where id = any($1)`, ids).Scan(&latest, &n); err != nil {
+		return err
+	}
+	if n < len(ids) {
+		return errStaleID
+	}
+	c.s.raiseFloor(latest)
+	return errDayBehind
+}
+
+// raiseFloor moves the day before which this process begins no message: days go forward only, in every inbox.
+func (s *Store) raiseFloor(bucket int32) {
+	for {
+		now := s.floor.Load()
+		if now >= bucket || s.floor.CompareAndSwap(now, bucket) {
+			return
+		}
+	}
 }
 
 // rollback ends a transaction and gives err.
@@ -344,12 +451,21 @@ func (c *commit) rollback(ctx context.Context, conn *pgxpool.Conn, err error) er
 	return err
 }
 
+// keepHeads remembers the conversations as they are now.
+func (c *commit) keepHeads() {
+	c.at.kept = c.firstBucket
+	for _, v := range c.convs {
+		if v.kind != 'g' {
+			c.at.heads.put(v)
+		}
+	}
+}
+
 func (c *commit) reset() {
 	c.users, c.convs = make(map[int64]*userHead, len(c.userIDs)), make(map[int64]*convHead, len(c.convIDs))
 	c.repeats, c.members, c.targets = nil, nil, nil
-	c.fenceMoved = false
+	c.fenceMoved, c.unclaimed, c.floor = false, 0, c.s.floor.Load()
 	c.results = make([]store.Result, len(c.drafts))
-	c.entries = make([]store.Entry, 0, 2*len(c.drafts))
 	c.rows.reset()
 }
 

@@ -78,9 +78,8 @@ type line struct {
 	ts, ord       int64 // by which the page is ordered
 	newest        int64 // order of the user's newest message
 
-	lastMine      int64  // private: the user's newest message, 0 if it is gone
-	lastMineInbox int64  // its number in the peer's inbox
-	peerAt        uint64 // the peer's furthest terminal
+	lastMine int64  // private: the user's newest message, 0 if it is gone
+	peerAt   uint64 // the peer's furthest terminal
 }
 
 // peer is the other user of a private conversation.
@@ -200,15 +199,19 @@ const (
 	lastMessages = `select line::bigint, ` + messageColumns + ` from (
 			select x.line, m.*, sum(octet_length(content)) over (order by line rows between unbounded preceding and 1 preceding) size` + fromPoints + `) m
 		join convs c on c.id = m.conv left join users f on f.id = m.sender where coalesce(size, 0) < $5 order by line`
-	lastInboxes  = `select line, inbox_a, inbox_b` + fromPoints
 	readCounters = `select line, m.events, m.from_a, m.kind, m.sender` + fromPoints
 	findReads    = `select x.line, r.pos from unnest($1::int[], $2::bigint[], $3::bigint[]) x (line, usr, conv) join reads r on r.usr = x.usr and r.conv = x.conv`
 	furthest     = `select x.line, (select max(pos) from positions where usr = x.usr) from unnest($1::int[], $2::bigint[]) x (line, usr)`
-	// The peer's furthest terminal stands at pos ($5): the user's newest message before $4 that is not above it.
+	// The peer's furthest terminal stands at pos: the user's newest message (up to seq) before the first entry above pos that the peer has of the
+	// conversation. That is in the first day of the conversation from pos on, so entries of one day of the inbox are looked through.
 	lastDelivered = `select x.line, coalesce((select m.seq from messages m
-			where m.conv = x.conv and m.bucket >= x.bucket and m.seq <= delivered(x.conv, x.of_a, x.pos, x.seq - 1, x.bucket) and m.sender = $7 and m.kind <> 4
+			where m.conv = x.conv and m.bucket >= x.kept and m.seq <= x.seq and m.sender = x.me and m.kind <> 4
+				and m.seq < coalesce((select i.seq from conv_days d cross join lateral (
+						select seq from inbox where bucket = d.bucket and usr = x.peer and n > x.pos and conv = x.conv order by n limit 1) i
+					where d.conv = x.conv and d.bucket >= greatest(x.kept, (select max(bucket) from user_days where usr = x.peer and first <= x.pos))
+					order by d.bucket limit 1), x.seq + 1)
 			order by m.seq desc limit 1), 0)
-		from unnest($1::int[], $2::bigint[], $3::int[], $4::bigint[], $5::bigint[], $6::boolean[]) x (line, conv, bucket, seq, pos, of_a)`
+		from unnest($1::int[], $2::bigint[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) x (line, conv, kept, seq, pos, peer, me)`
 	countUnread = `select x.line, (select count(*) from messages m
 			where m.conv = x.conv and m.bucket >= x.bucket and m.seq > x.seq and m.kind <> 4 and m.sender <> $5)
 		from unnest($1::int[], $2::bigint[], $3::int[], $4::bigint[]) x (line, conv, bucket, seq)`
@@ -282,7 +285,6 @@ func queueReads(b *pgx.Batch, lines []line) {
 	var usr, conv []int64
 	var peerLine []int32
 	var peers, peerConvs []int64
-	var mine points
 	for i := range lines {
 		l := &lines[i]
 		line32, usr, conv = append(line32, int32(i)), append(usr, l.me), append(conv, l.id)
@@ -290,9 +292,6 @@ func queueReads(b *pgx.Batch, lines []line) {
 			continue
 		}
 		peerLine, peers, peerConvs = append(peerLine, int32(i)), append(peers, l.peer()), append(peerConvs, l.id)
-		if l.lastMine > 0 {
-			mine.add(i, l, l.bucketOf(l.lastMine), l.lastMine)
-		}
 	}
 	var i int32
 	var at *int64
@@ -310,14 +309,6 @@ func queueReads(b *pgx.Batch, lines []line) {
 	each(b, furthest, []any{peerLine, peers}, []any{&i, &at}, func() error {
 		if at != nil {
 			lines[i].peerAt = max(lines[i].peerAt, uint64(*at))
-		}
-		return nil
-	})
-	var inboxA, inboxB int64
-	each(b, lastInboxes, []any{mine.line, mine.conv, mine.bucket, mine.seq}, []any{&i, &inboxA, &inboxB}, func() error {
-		l := &lines[i]
-		if l.lastMineInbox = inboxB; l.me != l.a {
-			l.lastMineInbox = inboxA
 		}
 		return nil
 	})
@@ -380,19 +371,11 @@ func (l *line) others(seq, events, fromA int64) int64 {
 // queueDelivered finds the user's newest message that the peer's furthest terminal has passed.
 func queueDelivered(b *pgx.Batch, lines []line) {
 	var p points
-	var at []int64
-	var ofA []bool
-	me := int64(0)
+	var at, peer, me []int64
 	for i := range lines {
-		l := &lines[i]
-		me = l.me
-		switch {
-		case l.kind != 'p' || l.peerAt == 0 || l.lastMine == 0:
-		case uint64(l.lastMineInbox) <= l.peerAt:
-			l.PeerDelivered = uint64(l.lastMine)
-		default:
+		if l := &lines[i]; l.kind == 'p' && l.peerAt > 0 && l.lastMine > 0 {
 			p.add(i, l, l.kept, l.lastMine)
-			at, ofA = append(at, int64(l.peerAt)), append(ofA, l.me != l.a)
+			at, peer, me = append(at, int64(l.peerAt)), append(peer, l.peer()), append(me, l.me)
 		}
 	}
 	if len(at) == 0 {
@@ -400,7 +383,7 @@ func queueDelivered(b *pgx.Batch, lines []line) {
 	}
 	var i int32
 	var seq int64
-	each(b, lastDelivered, []any{p.line, p.conv, p.bucket, p.seq, at, ofA, me}, []any{&i, &seq}, func() error {
+	each(b, lastDelivered, []any{p.line, p.conv, p.bucket, p.seq, at, peer, me}, []any{&i, &seq}, func() error {
 		lines[i].PeerDelivered = uint64(seq)
 		return nil
 	})

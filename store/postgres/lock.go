@@ -11,25 +11,31 @@ import (
 	"github.com/meshtalk/meshtalk/store"
 )
 
-// userHead is a user's row while the commit holds its lock.
+// userHead is a user of the batch. Its row is moved, and so locked, as late as possible: a user is in the batches of many partitions at once.
 type userHead struct {
-	id, head int64
-	name     string
-	bucket   int32
-	moved    bool
+	id      int64
+	name    string
+	entries int64 // that the batch has for it
+	head    int64 // its number before them, as the claim gives it
+	opens   int32 // the day of the first of them
+	bucket  int32 // the day of the last one
+	began   bool  // the first of them begins a day
 }
 
-// convHead is a conversation's row, likewise.
+// convHead is a conversation's row. Those of private and of the system's conversations are kept between commits: the fence
+// keeps everybody else from writing them.
 type convHead struct {
-	id   int64
-	name string
-	kind byte
-	a, b *userHead // private: both; the system's: a
-	group
-	head, ts           int64
-	lastSeq, lastTS    int64
-	lastOrd            int64
-	lastA, lastB       int64
+	id     int64
+	name   string
+	kind   byte
+	a, b   *userHead // private: both; the system's: a. Of the commit at hand
+	*group           // of the commit at hand; nil for no group
+
+	head, ts        int64
+	lastSeq, lastTS int64
+	lastA, lastB    int64
+	lastPlace       int64 // in the batch, of its newest message; −1: none
+
 	bucket, lastBucket int32
 	events, fromA      int32
 	moved              bool
@@ -74,7 +80,7 @@ type targetRow struct {
 
 // identify finds and makes the ids that the batch needs, outside the transaction. Nothing is made for what will be refused.
 func (c *commit) identify(ctx context.Context) error {
-	c.userIDs, c.convIDs, c.groups = make(map[string]int64), make(map[string]int64), false
+	c.userIDs, c.convIDs, c.groups = make(map[string]int64, 2*len(c.drafts)), make(map[string]int64, len(c.drafts)), false
 	names := make([]string, 0, len(c.drafts))
 	for _, d := range c.drafts {
 		names = append(names, d.Conv)
@@ -83,7 +89,7 @@ func (c *commit) identify(ctx context.Context) error {
 		return err
 	}
 	names = names[:0]
-	var users []string
+	users := make([]string, 0, 2*len(c.drafts))
 	for _, d := range c.drafts {
 		kind, a, b := store.ConvKind(d.Conv)
 		known := c.convIDs[d.Conv] != 0
@@ -112,14 +118,16 @@ func (c *commit) identify(ctx context.Context) error {
 	return c.s.makeConvIDs(ctx, names, c.userIDs, c.convIDs)
 }
 
-// The statements that open the transaction. Rows are locked in the order of their ids: conversations, then users; so two commits never wait for
-// each other.
+// The statements that open the transaction. Rows are locked in one order: the partition, groups by their ids, other conversations (which are of
+// this partition only), users by their ids. So two commits never wait for each other.
 const (
 	fence = `update offsets set next = case when $2::bigint = 0 then next else $2 end, commits = commits + 1, owner = $5
 		where part = $1 and next = $3 and commits = $4 returning (select first_bucket from meta)`
 	findRepeats = `select msgid, seq, ts, fingerprint from repeats where msgid = any($1::uuid[]) and bucket >= (select first_repeat from meta)`
-	lockConvs   = `select id, name, head, ts, bucket, events, from_a, last_seq, last_ts, last_ord, last_bucket, last_a, last_b
-		from convs where id = any($1::bigint[]) order by id for no key update`
+	convColumns = `select id, name, head, ts, bucket, events, from_a, last_seq, last_ts, last_bucket, last_a, last_b
+		from convs where id = any($1::bigint[])`
+	readConvs  = convColumns
+	lockConvs  = convColumns + ` order by id for no key update` // groups: their members change under the same lock
 	findGroups = `select id, size, large_bucket, large_first from groups where id = any($1::bigint[]) and not deleted`
 	// Only of groups whose messages go into inboxes.
 	findMembers = `select m.grp, m.usr, m.name from groups g join members m on m.grp = g.id
@@ -130,36 +138,21 @@ const (
 		join messages m on m.conv = x.conv and m.seq = x.seq and m.bucket >= (select first_bucket from meta)
 		left join messages e on m.kind <> 4 and m.target > 0 and e.conv = m.conv and e.seq = m.target and e.bucket >= m.bucket
 		left join users u on u.id = m.sender`
-	lockUsers = `select id, name, head, bucket from users where id = any($1::bigint[]) order by id for no key update`
-	nextOrder = `select nextval('commits')`
 )
 
-// lock opens the transaction, moves the offset, and reads and locks what the batch needs: one round trip, two if a group is in it.
-func (c *commit) lock(ctx context.Context, conn *pgxpool.Conn) error {
-	b := &pgx.Batch{}
+// queueOpen begins the transaction, moves the offset and looks for repeats.
+func (c *commit) queueOpen(b *pgx.Batch) {
 	b.Queue(`begin`)
 	c.queueFence(b)
 	c.queueRepeats(b)
-	c.queueConvs(b)
-	if c.groups {
-		c.queueGroups(b)
-	}
-	c.queueTargets(b)
-	if !c.groups {
-		c.queueUsers(b)
-	}
-	if err := c.send(ctx, conn, b); err != nil {
-		return err
-	}
+}
+
+// opened checks what queueOpen asked.
+func (c *commit) opened() error {
 	if !c.fenceMoved {
 		return fmt.Errorf("%w: partition %d", store.ErrFenced, c.part)
 	}
-	if !c.groups {
-		return nil
-	}
-	b = &pgx.Batch{}
-	c.queueUsers(b)
-	return c.send(ctx, conn, b)
+	return nil
 }
 
 // send runs a batch with its callbacks.
@@ -200,14 +193,19 @@ func (c *commit) queueRepeats(b *pgx.Batch) {
 	})
 }
 
-func (c *commit) queueConvs(b *pgx.Batch) {
-	ids := make([]int64, 0, len(c.convIDs))
+// knowConvs takes the heads that this process knows; unknown are those that are to be read, groups those that are to be locked.
+func (c *commit) knowConvs() (unknown, groups []int64) {
 	for name, id := range c.convIDs {
-		if c.convs[id] != nil { // two names of one id
-			continue
-		}
 		kind, x, y := store.ConvKind(name)
-		v := &convHead{id: id, name: name, kind: kind}
+		v := &convHead{id: id, name: name, kind: kind, lastPlace: -1}
+		if kind == 'g' {
+			v.group = &group{}
+			groups = append(groups, id)
+		} else if known := c.at.heads.get(id); known != nil && known.name == name {
+			*v = *known
+		} else {
+			unknown = append(unknown, id)
+		}
 		switch kind {
 		case 'p':
 			v.a, v.b = c.user(x), c.user(y)
@@ -215,19 +213,22 @@ func (c *commit) queueConvs(b *pgx.Batch) {
 			v.a = c.user(x)
 		}
 		c.convs[id] = v
-		ids = append(ids, id)
 	}
+	return unknown, groups
+}
+
+func (c *commit) queueHeadsOf(b *pgx.Batch, query string, ids []int64) {
 	found := 0
 	var r convHead
-	b.Queue(lockConvs, ids).Query(func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, []any{&r.id, &r.name, &r.head, &r.ts, &r.bucket, &r.events, &r.fromA, &r.lastSeq, &r.lastTS, &r.lastOrd,
+	b.Queue(query, ids).Query(func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, []any{&r.id, &r.name, &r.head, &r.ts, &r.bucket, &r.events, &r.fromA, &r.lastSeq, &r.lastTS,
 			&r.lastBucket, &r.lastA, &r.lastB}, func() error {
 			v := c.convs[r.id]
 			if v.name != r.name {
 				return errStaleID
 			}
 			found++
-			r.kind, r.a, r.b = v.kind, v.a, v.b
+			r.kind, r.a, r.b, r.group, r.lastPlace = v.kind, v.a, v.b, v.group, -1
 			*v = r
 			return nil
 		})
@@ -238,7 +239,7 @@ func (c *commit) queueConvs(b *pgx.Batch) {
 	})
 }
 
-// user is the head of a user with an id, to be locked; nil for one without.
+// user is a user with an id; nil for one without.
 func (c *commit) user(name string) *userHead {
 	id := c.userIDs[name]
 	if id == 0 {
@@ -256,18 +257,12 @@ func (c *commit) userOf(id int64, name string) *userHead {
 	return u
 }
 
-func (c *commit) queueGroups(b *pgx.Batch) {
-	var ids []int64
-	for _, v := range c.convs {
-		if v.kind == 'g' {
-			ids = append(ids, v.id)
-		}
-	}
+func (c *commit) queueGroups(b *pgx.Batch, ids []int64) {
 	var grp int64
 	var g group
 	each(b, findGroups, []any{ids}, []any{&grp, &g.size, &g.largeBucket, &g.largeFirst}, func() error {
-		g.exists = true
-		c.convs[grp].group = g
+		*c.convs[grp].group = g
+		c.convs[grp].exists = true
 		return nil
 	})
 	var usr int64
@@ -293,11 +288,6 @@ func (c *commit) queueGroups(b *pgx.Batch) {
 		c.members[member{grp, name}] = true
 		return nil
 	})
-	for _, d := range c.drafts { // who gets a promised message of a group that he has left
-		if d.Promised && d.From != "" {
-			c.user(d.From)
-		}
-	}
 }
 
 func (c *commit) queueTargets(b *pgx.Batch) {
@@ -319,29 +309,4 @@ func (c *commit) queueTargets(b *pgx.Batch) {
 		c.targets[t] = &row
 		return nil
 	})
-}
-
-func (c *commit) queueUsers(b *pgx.Batch) {
-	ids := make([]int64, 0, len(c.users))
-	for id := range c.users {
-		ids = append(ids, id)
-	}
-	found := 0
-	var r userHead
-	b.Queue(lockUsers, ids).Query(func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, []any{&r.id, &r.name, &r.head, &r.bucket}, func() error {
-			u := c.users[r.id]
-			if u.name != r.name {
-				return errStaleID
-			}
-			u.head, u.bucket = r.head, r.bucket
-			found++
-			return nil
-		})
-		if err == nil && found < len(ids) {
-			err = errStaleID
-		}
-		return err
-	})
-	each(b, nextOrder, nil, []any{&c.serial}, func() error { return nil })
 }

@@ -25,12 +25,13 @@ create table offsets (
 -- Numbers commits, so that messages of one millisecond have an order.
 create sequence commits cache 1;
 
--- Inbox heads. A commit locks the rows of its users in the order of their ids, so the row is narrow and most of its updates
--- stay on its page (no column that changes is indexed).
+-- Inbox heads. A commit moves the rows of its users in the order of their ids, and so keeps them locked to its end; the row is narrow and most
+-- updates stay on its page (no column that changes is indexed).
 create table users (
-    id     bigint generated always as identity primary key, -- for commits: lock and move heads
+    id     bigint generated always as identity primary key, -- for commits: move heads
     name   text collate "C" not null,
     head   bigint not null default 0, -- the newest number given
+    first  bigint not null default 0, -- the number at which a commit last began a day
     bucket int not null default 0     -- the day of the newest entry
 ) with (fillfactor = 70);
 create unique index users_name on users (name); -- from a name to its id, for everything that has a user
@@ -82,8 +83,6 @@ create table messages (
     sender  bigint not null,   -- users.id; 0 = the system
     type    bigint not null,
     target  bigint not null,   -- recall event: the message it took back; message: the event that took it back
-    inbox_a bigint not null,   -- private: its number in the inbox of convs.a, of convs.b
-    inbox_b bigint not null,
     bucket  int not null,
     events  int not null,      -- recall events of the conversation up to here, itself counted
     from_a  int not null,      -- private: messages of a up to here, itself counted
@@ -183,40 +182,3 @@ create table recalled (
     content bytea,
     primary key (conv, seq)
 );
-
--- The newest sequence up to top whose number in the inbox of a (of b) is at most pos, 0 if there is none: where the other side's furthest
--- terminal stands in a private conversation. A binary search, first over the days, then in one of them.
--- +goose StatementBegin
-create function delivered(c bigint, of_a boolean, pos bigint, top bigint, kept int) returns bigint language plpgsql stable as $$
-declare
-    d   record;
-    lo  bigint := 0;
-    hi  bigint := top + 1;
-    mid bigint;
-    n   bigint;
-    day int;
-begin
-    for d in select bucket, first from conv_days where conv = c and bucket >= kept and first <= top order by bucket desc loop
-        select case when of_a then inbox_a else inbox_b end into n from messages where bucket = d.bucket and conv = c and seq = d.first;
-        if n <= pos then
-            lo := d.first;
-            day := d.bucket;
-            exit;
-        end if;
-        hi := d.first;
-    end loop;
-    if lo = 0 then
-        return 0;
-    end if;
-    while hi - lo > 1 loop
-        mid := (lo + hi) / 2;
-        select case when of_a then inbox_a else inbox_b end into n from messages where bucket = day and conv = c and seq = mid;
-        if n is null or n > pos then
-            hi := mid;
-        else
-            lo := mid;
-        end if;
-    end loop;
-    return lo;
-end $$;
--- +goose StatementEnd
