@@ -22,8 +22,9 @@ type partition struct {
 	unsure  bool  // a commit of ours may or may not have been made, and the database could not be asked since
 	next    int64 // as in table offsets, after our last commit
 	commits int64
-	kept    int32     // the first day that retention has left, at the last commit
+	kept    int32     // the first day that retention has left, at the last commit; −1 = not known
 	heads   convHeads // as after our last commit: nobody else has made one since, says the fence
+	work    commit    // the memory of one is the next one's
 }
 
 // convHeads are heads of conversations, by id. When it is full, all are forgotten.
@@ -38,8 +39,13 @@ func (h *convHeads) put(v *convHead) {
 	if h.m == nil || len(h.m) >= maxHeads {
 		h.m = make(map[int64]*convHead)
 	}
-	v.a, v.b, v.moved, v.lastPlace = nil, nil, false, -1
-	h.m[v.id] = v
+	known := h.m[v.id]
+	if known == nil {
+		known = new(convHead)
+		h.m[v.id] = known
+	}
+	*known = *v
+	known.a, known.b, known.moved, known.lastPlace = nil, nil, false, -1
 }
 
 func (h *convHeads) clear() { h.m = nil }
@@ -95,6 +101,7 @@ func (s *Store) Offset(ctx context.Context, n int) (int64, error) {
 func (p *partition) take(o offset) {
 	p.loaded, p.fenced, p.unsure = true, false, false
 	p.heads.clear()
+	p.kept = -1
 	p.next, p.commits = o.next, o.commits
 }
 
@@ -126,7 +133,9 @@ func (s *Store) Commit(ctx context.Context, n int, next int64, drafts []*store.D
 	if err := s.ready(ctx, p, n, next); err != nil {
 		return nil, err
 	}
-	c := &commit{s: s, part: n, next: next, at: p, drafts: drafts, begun: time.Now()}
+	c := &p.work
+	c.begin(s, p, n, next, drafts)
+	defer c.end()
 	err = c.run(ctx)
 	switch {
 	case errors.Is(err, errUnsure):
@@ -220,7 +229,10 @@ func (c *commit) run(ctx context.Context) error {
 					return err
 				}
 			case causeRetry:
-				c.at.heads.clear() // if they were wrong, the key of table messages has told
+				c.doubt = true
+				if !isRepeat(err) {
+					c.at.heads.clear() // if they were wrong, the key of table messages has told
+				}
 			case causeLost:
 				if lost.IsZero() {
 					lost = time.Now()
@@ -232,11 +244,14 @@ func (c *commit) run(ctx context.Context) error {
 					}
 					return err
 				}
-				if made, e := c.wasMade(ctx); unsure && (made || e != nil) {
+				if unsure {
+					made, err := c.wasMade(ctx)
 					if made {
 						return nil
 					}
-					return fmt.Errorf("%w: %w", errUnsure, oneLine(e))
+					if err != nil {
+						return fmt.Errorf("%w: %w", errUnsure, oneLine(err))
+					}
 				}
 			default:
 				return err
@@ -305,15 +320,16 @@ type commit struct {
 	next   int64
 	at     *partition
 	drafts []*store.Draft
-	begun  time.Time
 
 	// By names, before the transaction: what cannot be made or found has no id.
 	userIDs, convIDs map[string]int64
-	groups           bool // some draft is of a group: its members are known in the transaction only
+	recalls          bool // some draft is one
 
 	// As the transaction found it, and as it leaves it.
 	users       map[int64]*userHead
 	convs       map[int64]*convHead
+	freeUsers   []userHead
+	freeConvs   []convHead
 	repeats     map[[16]byte]repeat
 	members     map[member]bool // senders who are members
 	targets     map[target]*targetRow
@@ -366,7 +382,7 @@ var (
 func (c *commit) write(ctx context.Context, conn *pgxpool.Conn) error {
 	c.reset()
 	unknown, groups := c.knowConvs()
-	simple := len(unknown) == 0 && len(groups) == 0 && !c.doubt && c.at.kept != 0
+	simple := len(unknown) == 0 && len(groups) == 0 && !c.doubt && !c.recalls && c.at.kept >= 0
 	b := &pgx.Batch{}
 	c.queueOpen(b)
 	if simple {
@@ -461,12 +477,49 @@ func (c *commit) keepHeads() {
 	}
 }
 
+// begin takes a batch.
+func (c *commit) begin(s *Store, at *partition, n int, next int64, drafts []*store.Draft) {
+	c.s, c.at, c.part, c.next, c.drafts = s, at, n, next, drafts
+	c.doubt, c.spare = false, nil
+	if c.userIDs == nil {
+		c.userIDs, c.convIDs = make(map[string]int64), make(map[string]int64)
+		c.users, c.convs = make(map[int64]*userHead), make(map[int64]*convHead)
+	}
+}
+
+// end forgets it: nothing of the drafts is kept.
+func (c *commit) end() {
+	c.drafts = nil
+	c.reset()
+	c.results, c.spare = nil, nil
+	clear(c.userIDs)
+	clear(c.convIDs)
+}
+
+// reset is what every attempt begins with.
 func (c *commit) reset() {
-	c.users, c.convs = make(map[int64]*userHead, len(c.userIDs)), make(map[int64]*convHead, len(c.convIDs))
+	clear(c.users)
+	clear(c.convs)
+	c.freeUsers, c.freeConvs = c.freeUsers[:0], c.freeConvs[:0]
 	c.repeats, c.members, c.targets = nil, nil, nil
 	c.fenceMoved, c.unclaimed, c.floor = false, 0, c.s.floor.Load()
 	c.results = make([]store.Result, len(c.drafts))
 	c.rows.reset()
+}
+
+// newUser and newConv are pieces of one slice as long as it has room; pointers into an older one stay good.
+func (c *commit) newUser() *userHead { return grow(&c.freeUsers) }
+func (c *commit) newConv() *convHead { return grow(&c.freeConvs) }
+
+func grow[T any](list *[]T) *T {
+	if len(*list) == cap(*list) {
+		*list = make([]T, 0, max(64, 2*cap(*list)))
+	}
+	*list = (*list)[:len(*list)+1]
+	last := &(*list)[len(*list)-1]
+	var zero T
+	*last = zero
+	return last
 }
 
 func (c *commit) count() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -45,6 +46,12 @@ func causeOf(err error) cause {
 		return causeRefused
 	}
 	return causeOther
+}
+
+// isRepeat tells a key of table repeats that was there from other keys.
+func isRepeat(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "23505" && strings.HasPrefix(e.TableName, "repeats")
 }
 
 // isAnswer tells what is no failure of the database.

@@ -80,7 +80,9 @@ type targetRow struct {
 
 // identify finds and makes the ids that the batch needs, outside the transaction. Nothing is made for what will be refused.
 func (c *commit) identify(ctx context.Context) error {
-	c.userIDs, c.convIDs, c.groups = make(map[string]int64, 2*len(c.drafts)), make(map[string]int64, len(c.drafts)), false
+	clear(c.userIDs)
+	clear(c.convIDs)
+	c.recalls = false
 	names := make([]string, 0, len(c.drafts))
 	for _, d := range c.drafts {
 		names = append(names, d.Conv)
@@ -93,6 +95,7 @@ func (c *commit) identify(ctx context.Context) error {
 	for _, d := range c.drafts {
 		kind, a, b := store.ConvKind(d.Conv)
 		known := c.convIDs[d.Conv] != 0
+		c.recalls = c.recalls || d.Kind == store.Recall
 		switch {
 		case kind == 0 || d.Kind == store.Recall && !known:
 			continue
@@ -101,7 +104,6 @@ func (c *commit) identify(ctx context.Context) error {
 		case kind == 'n':
 			users = append(users, a)
 		case kind == 'g' && (known || d.Promised):
-			c.groups = true
 			if d.From != "" {
 				users = append(users, d.From)
 			}
@@ -197,7 +199,8 @@ func (c *commit) queueRepeats(b *pgx.Batch) {
 func (c *commit) knowConvs() (unknown, groups []int64) {
 	for name, id := range c.convIDs {
 		kind, x, y := store.ConvKind(name)
-		v := &convHead{id: id, name: name, kind: kind, lastPlace: -1}
+		v := c.newConv()
+		v.id, v.name, v.kind, v.lastPlace = id, name, kind, -1
 		if kind == 'g' {
 			v.group = &group{}
 			groups = append(groups, id)
@@ -251,7 +254,8 @@ func (c *commit) user(name string) *userHead {
 func (c *commit) userOf(id int64, name string) *userHead {
 	u := c.users[id]
 	if u == nil {
-		u = &userHead{id: id, name: name}
+		u = c.newUser()
+		u.id, u.name = id, name
 		c.users[id] = u
 	}
 	return u

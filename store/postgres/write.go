@@ -32,20 +32,29 @@ type rows struct {
 
 	convDays, userDays firsts
 
-	recalled struct {
-		conv, seq, event []int64
-		bucket           []int32
-	}
-	kept struct {
-		conv, seq []int64
-		content   [][]byte
-	}
-	event struct {
-		kind               []int16
-		ts, usr, conv, seq []int64
-		target             []int64
-		bucket             []int32
-	}
+	recalled recalledRows
+	kept     keptRows
+	event    eventRows
+}
+
+// recalledRows are messages of earlier commits that are taken back.
+type recalledRows struct {
+	conv, seq, event []int64
+	bucket           []int32
+}
+
+// keptRows are contents of recalled messages, for the outbox.
+type keptRows struct {
+	conv, seq []int64
+	content   [][]byte
+}
+
+// eventRows are of the outbox.
+type eventRows struct {
+	kind               []int16
+	ts, usr, conv, seq []int64
+	target             []int64
+	bucket             []int32
 }
 
 // firsts are rows of user_days or conv_days.
@@ -58,7 +67,33 @@ func (f *firsts) add(id int64, bucket int32, first int64) {
 	f.id, f.bucket, f.first = append(f.id, id), append(f.bucket, bucket), append(f.first, first)
 }
 
-func (w *rows) reset() { *w = rows{} }
+// reset keeps the memory of the columns, and nothing that they refer to.
+func (w *rows) reset() {
+	clear(w.id)
+	clear(w.content)
+	clear(w.from)
+	clear(w.result)
+	clear(w.entry.user)
+	cut(&w.conv, &w.seq, &w.ts, &w.place, &w.sender, &w.typ, &w.target, &w.fingerprint)
+	cut(&w.entry.usr, &w.entry.n, &w.entry.conv, &w.entry.seq)
+	cut(&w.bucket, &w.events, &w.fromA, &w.entry.bucket)
+	cut(&w.msgID, &w.repeatedID)
+	cut(&w.kind)
+	cut(&w.large)
+	cut(&w.id, &w.content)
+	cut(&w.from)
+	cut(&w.entries)
+	cut(&w.result)
+	cut(&w.entry.user)
+	w.convDays, w.userDays = firsts{}, firsts{}
+	w.recalled, w.kept, w.event = recalledRows{}, keptRows{}, eventRows{}
+}
+
+func cut[T any](columns ...*[]T) {
+	for _, c := range columns {
+		*c = (*c)[:0]
+	}
+}
 
 func (w *rows) addMessage(d *store.Draft, v *convHead, sender, place int64, entries int, r *store.Result) {
 	w.conv, w.seq, w.ts, w.place = append(w.conv, v.id), append(w.seq, v.head), append(w.ts, v.ts), append(w.place, place)
