@@ -172,17 +172,6 @@ func (l *line) classify(user string, lastA, lastB int64) {
 	}
 }
 
-// bucketOf is the day of a number from the first on.
-func (v *view) bucketOf(n int64) int32 {
-	bucket := int32(0)
-	for _, d := range v.days {
-		if d.first <= n {
-			bucket = d.bucket
-		}
-	}
-	return bucket
-}
-
 // points name messages by the line that they belong to.
 type points struct {
 	line, bucket []int32

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,8 +250,13 @@ func (s *Store) Expire(ctx context.Context, now time.Time) (dropped int, err err
 	if err != nil {
 		return 0, s.failed("expire", err)
 	}
+	slices.SortStableFunc(list, func(a, b partitionTable) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, p := range list {
-		if p.parent == "repeats" && p.days.to > repeats || p.parent != "repeats" && p.days.to > messages {
+		first := messages
+		if p.parent == "repeats" {
+			first = repeats
+		}
+		if p.days.to > first && !p.pending {
 			continue
 		}
 		if err := dropPartition(ctx, conn.Conn(), p); err != nil {
@@ -261,6 +267,14 @@ func (s *Store) Expire(ctx context.Context, now time.Time) (dropped int, err err
 		}
 	}
 	return dropped, s.failed("expire", s.loadDays(ctx))
+}
+
+// rank: nothing else is detached from a table before a detaching that was broken off is ended.
+func rank(p partitionTable) int {
+	if p.pending {
+		return 0
+	}
+	return 1
 }
 
 func dropPartition(ctx context.Context, conn *pgx.Conn, p partitionTable) error {

@@ -140,7 +140,7 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	config.MaxConnIdleTime = 5 * time.Minute
 	config.PingTimeout = 5 * time.Second
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return prepareSession(ctx, conn, sessionSettings) }
+	config.AfterConnect = prepareSession
 	if _, set := config.ConnConfig.RuntimeParams["application_name"]; !set {
 		config.ConnConfig.RuntimeParams["application_name"] = "meshtalk"
 	}
@@ -151,9 +151,6 @@ func (s *Store) open(ctx context.Context) error {
 		return fmt.Errorf("postgres: %w", oneLine(err))
 	}
 	writers := config.Copy()
-	writers.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		return prepareSession(ctx, conn, sessionSettings, commitSettings)
-	}
 	writers.MaxConns = int32(max(s.opts.MaxConns/3, 1))
 	config.MaxConns = int32(max(s.opts.MaxConns, 2)) - writers.MaxConns
 	if s.reads, err = pgxpool.NewWithConfig(ctx, config); err != nil {
@@ -179,20 +176,16 @@ var sessionSettings = map[string]string{
 	"enable_mergejoin":                    "off",
 	"enable_material":                     "off",
 	"jit":                                 "off",
+	"plan_cache_mode":                     "force_generic_plan", // which days a page is in is seen when it runs
 	"default_transaction_isolation":       "read committed",
 	"idle_in_transaction_session_timeout": "5000", // ms
 }
 
-// commitSettings hold for the connections of commits: their few statements are planned once.
-var commitSettings = map[string]string{"plan_cache_mode": "force_generic_plan"}
-
-// prepareSession sets what the server knows of the settings: others that speak the protocol know less.
-func prepareSession(ctx context.Context, conn *pgx.Conn, settings ...map[string]string) error {
+// prepareSession sets what the server knows of sessionSettings: others that speak the protocol know less.
+func prepareSession(ctx context.Context, conn *pgx.Conn) error {
 	var names, values []string
-	for _, list := range settings {
-		for name, value := range list {
-			names, values = append(names, name), append(values, value)
-		}
+	for name, value := range sessionSettings {
+		names, values = append(names, name), append(values, value)
 	}
 	_, err := conn.Exec(ctx, `select set_config(p.name, v.value, false) from unnest($1::text[], $2::text[]) v (name, value)
 		join pg_settings p on p.name = v.name`, names, values)

@@ -33,24 +33,14 @@ func (v *view) box() store.Inbox {
 	return store.Inbox{Head: uint64(v.head), First: uint64(first)}
 }
 
-// piece is the part of a page that is in one day.
-type piece struct {
-	bucket   int32
-	from, to int64 // both included
-}
-
-// pieces cuts the numbers [from, to] by days, in order. Nothing of them is before the first day.
-func (v *view) pieces(from, to int64) (list []piece) {
+// bucketOf is the day of a number; of one before the first, the first day.
+func (v *view) bucketOf(n int64) (bucket int32) {
 	for i, d := range v.days {
-		last := to
-		if i+1 < len(v.days) {
-			last = min(last, v.days[i+1].first-1)
-		}
-		if first := max(from, d.first); first <= last {
-			list = append(list, piece{d.bucket, first, last})
+		if i == 0 || d.first <= n {
+			bucket = d.bucket
 		}
 	}
-	return list
+	return bucket
 }
 
 const (
@@ -133,62 +123,57 @@ func (s *Store) headOf(ctx context.Context, query, name string) (store.Inbox, er
 // messageColumns are what scanMessage reads; they need the joins below.
 const messageColumns = `m.kind, m.msgid, c.name, m.seq, coalesce(f.name, ''), m.id, m.ts, m.type, m.content, m.target, m.large`
 
-// The statements of pages. size is the content before an entry: a page ends where it is too much, on the server.
+// The statements of pages: the numbers $4 to $5 of inbox or conversation $3, which are in the days $1 to $2. size is the content before an entry:
+// a page ends where it is too much, on the server.
 const (
 	inboxPage = `select n, ` + messageColumns + ` from (
 			select i.n, m.*, sum(octet_length(m.content)) over (order by i.n rows between unbounded preceding and 1 preceding) size
-			from inbox i join messages m on m.bucket = $1 and m.conv = i.conv and m.seq = i.seq
-			where i.bucket = $1 and i.usr = $2 and i.n between $3 and $4 order by i.n limit $5) m
+			from inbox i join messages m on m.bucket = i.bucket and m.conv = i.conv and m.seq = i.seq
+			where i.bucket between $1 and $2 and i.usr = $3 and i.n between $4 and $5) m
 		join convs c on c.id = m.conv left join users f on f.id = m.sender
 		where coalesce(size, 0) < $6 order by n`
-	historyUp = `select 0::bigint, ` + messageColumns + ` from (
+	historyUp = `select seq, ` + messageColumns + ` from (
 			select *, sum(octet_length(content)) over (order by seq rows between unbounded preceding and 1 preceding) size
-			from messages where bucket = $1 and conv = $2 and seq between $3 and $4 order by seq limit $5) m
+			from messages where bucket between $1 and $2 and conv = $3 and seq between $4 and $5) m
 		join convs c on c.id = m.conv left join users f on f.id = m.sender
 		where coalesce(size, 0) < $6 order by seq`
-	historyDown = `select 0::bigint, ` + messageColumns + ` from (
+	historyDown = `select seq, ` + messageColumns + ` from (
 			select *, sum(octet_length(content)) over (order by seq desc rows between unbounded preceding and 1 preceding) size
-			from messages where bucket = $1 and conv = $2 and seq between $3 and $4 order by seq desc limit $5) m
+			from messages where bucket between $1 and $2 and conv = $3 and seq between $4 and $5) m
 		join convs c on c.id = m.conv left join users f on f.id = m.sender
 		where coalesce(size, 0) < $6 order by seq desc`
 )
 
-// page collects the entries of pieces, in their order, until it is full. complete is false when there are more.
-func (s *Store) page(ctx context.Context, query string, v *view, pieces []piece, limit int) (list []store.InboxEntry, complete bool, err error) {
-	left := pageBytes
-	for _, p := range pieces {
-		if limit == 0 || left <= 0 {
-			return list, false, nil
+// page reads the numbers from first towards last, as many as there is room for.
+func (s *Store) page(ctx context.Context, query string, v *view, first, last int64) (list []store.InboxEntry, err error) {
+	from, to, step := first, last, int64(1)
+	if first > last {
+		from, to, step = last, first, -1
+	}
+	rows, err := s.reads.Query(ctx, query, v.bucketOf(from), v.bucketOf(to), v.id, from, to, pageBytes)
+	if err != nil {
+		return nil, s.failed("read", err)
+	}
+	defer rows.Close()
+	list = make([]store.InboxEntry, 0, to-from+1)
+	for next := first; rows.Next(); next += step {
+		list = append(list, store.InboxEntry{})
+		e := &list[len(list)-1]
+		var n int64
+		if err := scanMessage(rows, &n, &e.Message); err != nil {
+			return nil, s.failed("read", err)
 		}
-		rows, err := s.reads.Query(ctx, query, p.bucket, v.id, p.from, p.to, limit, left)
-		if err != nil {
-			return nil, false, s.failed("read", err)
-		}
-		got := int64(0)
-		for rows.Next() {
-			list = append(list, store.InboxEntry{})
-			e := &list[len(list)-1]
-			var n int64
-			if err := scanMessage(rows, &n, &e.Message); err != nil {
-				rows.Close()
-				return nil, false, s.failed("read", err)
-			}
-			e.Inbox = uint64(n)
-			left -= len(e.Content)
-			limit--
-			got++
-		}
-		if err := rows.Err(); err != nil {
-			return nil, false, s.failed("read", err)
-		}
-		if got == 0 {
-			return nil, false, errGone
-		}
-		if got < p.to-p.from+1 {
-			return list, false, nil
+		if e.Inbox = uint64(n); n != next {
+			return nil, errGone
 		}
 	}
-	return list, true, nil
+	if err := rows.Err(); err != nil {
+		return nil, s.failed("read", err)
+	}
+	if len(list) == 0 {
+		return nil, errGone
+	}
+	return list, nil
 }
 
 // errGone: retention took the day between two statements.
@@ -233,11 +218,14 @@ func (s *Store) ReadInbox(ctx context.Context, user string, after uint64, limit 
 			return nil, box, false, nil
 		}
 		to := min(box.Head, from+uint64(max(limit, 1))-1)
-		list, complete, err := s.page(ctx, inboxPage, &v, v.pieces(int64(from), int64(to)), max(limit, 1))
+		list, err := s.page(ctx, inboxPage, &v, int64(from), int64(to))
 		if errors.Is(err, errGone) {
 			continue
 		}
-		return list, box, !complete || to < box.Head, err
+		if err != nil {
+			return nil, box, false, err
+		}
+		return list, box, list[len(list)-1].Inbox < box.Head, nil
 	}
 	return nil, box, false, s.failed("read", errGone)
 }
@@ -255,47 +243,45 @@ func (s *Store) History(ctx context.Context, conv string, before, after *uint64,
 		if err != nil {
 			return nil, false, err
 		}
-		from, to, query := v.historyRange(before, after, limit)
-		if from > to {
+		first, last, some := v.historyRange(before, after, limit)
+		if !some {
 			return nil, false, nil
 		}
-		pieces := v.pieces(from, to)
-		box := v.box()
-		more = to < v.head
+		query, end := historyUp, v.head
 		if after == nil {
-			more = from > int64(box.First)
-			for i, j := 0, len(pieces)-1; i < j; i, j = i+1, j-1 {
-				pieces[i], pieces[j] = pieces[j], pieces[i]
-			}
+			query, end = historyDown, int64(v.box().First)
 		}
-		entries, complete, err := s.page(ctx, query, &v, pieces, limit)
+		entries, err := s.page(ctx, query, &v, first, last)
 		if errors.Is(err, errGone) {
 			continue
+		}
+		if err != nil {
+			return nil, false, err
 		}
 		for i := range entries {
 			list = append(list, entries[i].Message)
 		}
-		return list, !complete || more, err
+		return list, int64(list[len(list)-1].Seq) != end, nil
 	}
 	return nil, false, s.failed("read", errGone)
 }
 
-// historyRange is what a page of history would be if all fitted.
-func (v *view) historyRange(before, after *uint64, limit int) (from, to int64, query string) {
+// historyRange is what a page of history would be if all fitted, in the order in which it is read.
+func (v *view) historyRange(before, after *uint64, limit int) (first, last int64, some bool) {
 	box := v.box()
 	if after != nil {
-		first := max(*after, box.First-1) + 1
-		if first == 0 || first > box.Head {
-			return 1, 0, historyUp
+		from := max(*after, box.First-1) + 1
+		if from == 0 || from > box.Head {
+			return 0, 0, false
 		}
-		return int64(first), int64(min(box.Head, first+uint64(limit)-1)), historyUp
+		return int64(from), int64(min(box.Head, from+uint64(limit)-1)), true
 	}
-	last := box.Head
+	from := box.Head
 	if before != nil {
-		last = min(last, max(*before, 1)-1)
+		from = min(from, max(*before, 1)-1)
 	}
-	if last < box.First {
-		return 1, 0, historyDown
+	if from < box.First {
+		return 0, 0, false
 	}
-	return max(int64(box.First), int64(last)-int64(limit)+1), int64(last), historyDown
+	return int64(from), max(int64(box.First), int64(from)-int64(limit)+1), true
 }
