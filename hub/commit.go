@@ -30,6 +30,11 @@ func (h *Hub) Apply(ctx context.Context, b mq.Batch) error {
 	if err == nil {
 		f.pending, f.err = h.store.Commit(ctx, b.Partition, b.Next, f.drafts)
 	}
+	if !h.durable && errors.Is(f.err, store.ErrFenced) { // another process had the store; nothing of it waits in a log
+		if _, f.err = h.store.Offset(ctx, b.Partition); f.err == nil {
+			f.pending, f.err = h.store.Commit(ctx, b.Partition, b.Next, f.drafts)
+		}
+	}
 	h.flights <- f
 	return f.err
 }

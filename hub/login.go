@@ -24,7 +24,7 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 	if old != 0 {
 		h.outlet(old).Close(old, codec.CodeReplaced, "logged in elsewhere", 0)
 	}
-	elsewhere, err := h.cluster.Join(ctx, user, name, uint64(ref))
+	elsewhere, err := h.join(ctx, user, name, ref)
 	if err == nil {
 		a, err = h.attach(ctx, user, name, alone)
 	}
@@ -40,6 +40,21 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 		h.presenceChanged(ctx, user)
 	}
 	return a, nil
+}
+
+// join publishes the route of ref. Between the registry and the route the session may have ended, or a newer login of the terminal may
+// have published its own: the route is then put right, so that it is that of whoever the registry holds.
+func (h *Hub) join(ctx context.Context, user, name string, ref Ref) (elsewhere bool, err error) {
+	elsewhere, err = h.cluster.Join(ctx, user, name, uint64(ref))
+	for now := h.registry.current(user, name); err == nil && !h.alone && now != ref; now = h.registry.current(user, name) {
+		if now == 0 {
+			h.cluster.Leave(user, name, uint64(ref))
+			break
+		}
+		ref = now
+		_, err = h.cluster.Join(ctx, user, name, uint64(ref))
+	}
+	return elsewhere, err
 }
 
 // attach makes the terminal known to the store, and the furthest position of the user to the registry.

@@ -109,6 +109,19 @@ func (r *registry) add(user, name string, ref Ref) (old Ref, alone bool) {
 	return 0, false
 }
 
+// current is the session of (user, name), 0 if there is none.
+func (r *registry) current(user, name string) Ref {
+	s := &r.shards[r.index(user)]
+	s.Lock()
+	defer s.Unlock()
+	if m := s.users[user]; m != nil {
+		if t := m.find(unique.Make(name)); t != nil {
+			return t.ref
+		}
+	}
+	return 0
+}
+
 // remove takes the session away if it still is the one of its terminal.
 func (r *registry) remove(user, name string, ref Ref) (removed bool) {
 	s := &r.shards[r.index(user)]

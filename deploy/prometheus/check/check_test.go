@@ -215,11 +215,11 @@ func TestProblems(t *testing.T) {
 	for expr, want := range map[string]string{
 		`sum by (transport, instance) (meshtalk_connections{job="a"})`: "",
 		`histogram_quantile(0.9, sum by (le) (rate(x_bucket[5m])))`:    "",
-		`meshtalk_connection`:                                          "no metric meshtalk_connection",
-		`meshtalk_connections{transprot="tcp"}`:                        "no label transprot",
-		`sum by (le) (meshtalk_connections)`:                           "label le",
-		`rate(meshtalk_connections)`:                                   "expected type",
-		`meshtalk_connections > `:                                      "parse error",
+		`meshtalk_connection`:                   "no metric meshtalk_connection",
+		`meshtalk_connections{transprot="tcp"}`: "no label transprot",
+		`sum by (le) (meshtalk_connections)`:    "label le",
+		`rate(meshtalk_connections)`:            "expected type",
+		`meshtalk_connections > `:               "parse error",
 	} {
 		got := strings.Join(problems(expr, series), "; ")
 		if (want == "") != (got == "") || !strings.Contains(got, want) {
