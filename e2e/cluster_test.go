@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -331,21 +330,6 @@ func (f *fleet) sendTo(ctx context.Context, node int, to, content string) {
 		}
 		time.Sleep(time.Duration(r.RetryAfterMs) * time.Millisecond)
 	}
-}
-
-// metric is one value of a node's /metrics, 0 if it does not stand there.
-func (p *process) metric(name string) float64 {
-	p.t.Helper()
-	for line := range strings.Lines(string(p.call("GET", "/metrics", ""))) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-			v, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				p.t.Fatal(err)
-			}
-			return v
-		}
-	}
-	return 0
 }
 
 // A message, a group and presence across nodes, and what the API says of it.

@@ -74,8 +74,10 @@ type Stats struct {
 	ReadOnly          bool
 }
 
-// LogState and ClusterState are nil when the log and the other nodes can be reached.
-func (h *Hub) LogState() error     { return h.log.State() }
+// LogState is nil when the log takes and brings messages.
+func (h *Hub) LogState() error { return h.log.State() }
+
+// ClusterState is nil when the other nodes can be reached.
 func (h *Hub) ClusterState() error { return h.cluster.State() }
 
 // Stats takes a snapshot. Safe for concurrent use.

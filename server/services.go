@@ -33,6 +33,9 @@ func (s *Server) openCluster(ctx context.Context) (cluster.Cluster, error) {
 		}
 	}
 	if !s.o.Cluster.Enable {
+		if s.o.Redis.Host != "" || len(s.o.Redis.Address) > 0 {
+			s.later(func() { s.log.Warn("redis is configured and not used: cluster.enable is false") })
+		}
 		self := cluster.Node{ID: id, Incarnation: incarnation(), Since: time.Now().UnixMilli()}
 		return clusterlocal.New(self, s.load), nil
 	}

@@ -140,7 +140,7 @@ func (s *Server) close(ctx context.Context) error {
 		s.redis.Close() // it was never run
 	}
 	if s.events != nil {
-		s.events.Close()
+		err = errors.Join(err, s.events.Close())
 	}
 	if s.mq != nil {
 		err = errors.Join(err, s.mq.Close())

@@ -32,13 +32,14 @@ func (s *Server) openStore(ctx context.Context) (err error) {
 	events := s.o.RocketMQ.NameServer != ""
 	switch {
 	case s.o.Postgres.URL != "":
-		s.store, err = postgres.Open(ctx, postgres.Options{
+		st, err := postgres.Open(ctx, postgres.Options{
 			URL: s.o.Postgres.URL, Retention: retention, DedupeWindow: s.o.Message.DedupeWindow,
 			InboxLimit: s.o.Group.InboxLimit, Outbox: events, PartitionOf: s.partitionOf(), Logf: s.logf("store"),
 		})
 		if err != nil {
 			return fmt.Errorf("store.postgres.url: %w", err)
 		}
+		s.store = st // only now: an interface that holds no store is not nil
 	default:
 		s.store, err = pebble.Open(pebble.Options{
 			Dir: s.o.DataDir, Retention: retention, DedupeWindow: s.o.Message.DedupeWindow,
