@@ -6,14 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,7 +30,6 @@ const (
 	envAckBeforeSync = "MESHTALK_E2E_ACK_BEFORE_SYNC" // the server breaks its promise
 	envConnections   = "MESHTALK_E2E_NOFILE"          // the child's limit of descriptors
 	envOptions       = "MESHTALK_E2E_OPTIONS"         // JSON of what differs from the options below
-	envProfile       = "MESHTALK_E2E_PROFILE"         // the child knows its live heap to a few per cent
 )
 
 func TestMain(m *testing.M) {
@@ -55,9 +51,6 @@ func TestMain(m *testing.M) {
 
 // child is a server, until SIGTERM.
 func child(dir string) error {
-	if os.Getenv(envProfile) != "" {
-		runtime.MemProfileRate = 4 << 10
-	}
 	o := server.DefaultOptions()
 	o.DataDir = dir
 	o.WebSocket.Host, o.WebSocket.Port = "127.0.0.1", 0
@@ -94,61 +87,10 @@ func child(dir string) error {
 		fmt.Println(a.Name, a.URL)
 	}
 	fmt.Println("ready")
-	trim(ctx)
+	<-ctx.Done()
 	end, cancel := context.WithTimeout(context.Background(), o.ShutdownTimeout)
 	defer cancel()
 	return s.Stop(end)
-}
-
-// trim gives memory back to the kernel at every SIGUSR1 and says what is live, until ctx ends.
-func trim(ctx context.Context) {
-	usr1 := make(chan os.Signal, 1)
-	signal.Notify(usr1, syscall.SIGUSR1)
-	defer signal.Stop(usr1)
-	for {
-		select {
-		case <-usr1:
-			debug.FreeOSMemory()
-			fmt.Println("live", liveHeap())
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// liveHeap is what the last collection left, by the profile, without Pebble's memtables and blocks: these are in the Go heap when
-// it is built without C.
-func liveHeap() (bytes int64) {
-	records := make([]runtime.MemProfileRecord, 1<<14)
-	n, ok := runtime.MemProfile(records, false)
-	if !ok {
-		return -1
-	}
-	for _, r := range records[:n] {
-		if !ofDatabase(r.Stack()) && r.InUseObjects() > 0 {
-			bytes += scaled(r.InUseBytes(), r.InUseObjects())
-		}
-	}
-	return bytes
-}
-
-func ofDatabase(stack []uintptr) bool {
-	frames := runtime.CallersFrames(stack)
-	for {
-		f, more := frames.Next()
-		if strings.HasPrefix(f.Function, "github.com/cockroachdb/pebble/") {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
-}
-
-// scaled undoes the sampling: an object of n bytes is in the profile with probability 1 − exp(−n/rate).
-func scaled(bytes, objects int64) int64 {
-	size := float64(bytes) / float64(objects)
-	return int64(float64(bytes) / (1 - math.Exp(-size/float64(runtime.MemProfileRate))))
 }
 
 // process is a running server.

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -144,52 +143,4 @@ func (p *process) descriptors() (total int, kinds map[string]int) {
 		total++
 	}
 	return total, kinds
-}
-
-// memory is what a server takes, in bytes.
-type memory struct {
-	resident int64 // RssAnon, without what is free and given back
-	live     int64 // of the Go heap, without what the store's database holds; only of a server with envProfile
-}
-
-func (m memory) String() string {
-	return fmt.Sprintf("%d KB, %d KB of it live", m.resident>>10, m.live>>10)
-}
-
-// memory collects the server's garbage and measures.
-func (p *process) memory() (m memory) {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
-		p.t.Fatal(err)
-	}
-	line := <-p.lines
-	if _, err := fmt.Sscanf(line, "live %d", &m.live); err != nil {
-		p.t.Fatalf("the server said %q", line)
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	_, rss, _ := strings.Cut(string(status), "\nRssAnon:")
-	if _, err := fmt.Sscanf(rss, "%d kB", &m.resident); err != nil {
-		p.t.Fatalf("RssAnon in /proc/PID/status: %v", err)
-	}
-	m.resident <<= 10
-	return m
-}
-
-// resting is memory when what was under way has ended: when it no longer falls.
-func (p *process) resting() memory {
-	p.t.Helper()
-	const step = 256 << 10 // falls below it are noise
-	now := p.memory()
-	for calm := 0; calm < 3; {
-		time.Sleep(200 * time.Millisecond)
-		next := p.memory()
-		if calm++; next.resident < now.resident-step || next.live < now.live-step {
-			calm = 0
-		}
-		now.resident, now.live = min(now.resident, next.resident), min(now.live, next.live)
-	}
-	return now
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/meshtalk/meshtalk/store"
+	"github.com/meshtalk/meshtalk/store/storetest"
 )
 
 // The power test runs a store on a file system that knows what was synced. Before any operation that writes the power may fail: what
@@ -30,14 +31,15 @@ type promises struct {
 	attached map[[2]string]uint64 // user, terminal → first position
 	revoked  map[string]int64
 	members  map[string]bool // of the group; missing: it is being changed
+	expired  int64           // messages before this time (ms) may be gone
 }
 
 func newPromises() promises {
-	return promises{map[int]uint64{}, map[int]bool{}, map[string]bool{}, map[[2]string]uint64{}, map[string]int64{}, map[string]bool{}}
+	return promises{map[int]uint64{}, map[int]bool{}, map[string]bool{}, map[[2]string]uint64{}, map[string]int64{}, map[string]bool{}, 0}
 }
 
 func (p *promises) clone() promises {
-	return promises{maps.Clone(p.messages), maps.Clone(p.recalled), maps.Clone(p.told), maps.Clone(p.attached), maps.Clone(p.revoked), maps.Clone(p.members)}
+	return promises{maps.Clone(p.messages), maps.Clone(p.recalled), maps.Clone(p.told), maps.Clone(p.attached), maps.Clone(p.revoked), maps.Clone(p.members), p.expired}
 }
 
 // blackout is one state of the disk and what was promised before.
@@ -117,11 +119,22 @@ type powerRun struct {
 func (r *powerRun) open(fs vfs.FS) (*Store, error) {
 	o := testOptions(r.t, powerDir)
 	o.fs, o.tailBytes, o.Outbox, o.AckBeforeSync = fs, 3000, true, r.early
+	o.DedupeWindow = o.Retention // repeats are recognised as long as their messages are there
 	if r.early {
 		o.Logf = func(string, ...any) {}
 	}
 	return open(o)
 }
+
+// powerDraft is crashDraft with some days between the first and the last.
+func powerDraft(n int) *store.Draft {
+	d := crashDraft(n)
+	d.TS += int64(n/100) * dayMillis
+	return d
+}
+
+// gone reports whether retention may have taken a message.
+func (p *promises) gone(n int) bool { return powerDraft(n).TS < p.expired }
 
 // worker uses a store.
 type worker struct {
@@ -150,7 +163,7 @@ func (w *worker) commit() {
 		var drafts []*store.Draft
 		first := w.n
 		for range 1 + w.rand.IntN(12) {
-			drafts = append(drafts, crashDraft(w.n))
+			drafts = append(drafts, powerDraft(w.n))
 			w.n++
 		}
 		p, err := w.s.Commit(w.t.Context(), 0, 0, drafts)
@@ -171,22 +184,24 @@ func (w *worker) commit() {
 
 func (w *worker) recall() {
 	i := w.rand.IntN(w.n)
-	target := crashDraft(i)
+	target := powerDraft(i)
 	d := crashDraft(1_000_000 + i)
 	d.Kind, d.From, d.Conv, d.Content, d.TS = store.Recall, "", target.Conv, nil, target.TS
 	w.plug.promise(func(p *promises) { d.Target = p.messages[i] })
 	p, err := w.s.Commit(w.t.Context(), 0, 0, []*store.Draft{d})
 	w.must(err)
-	_, err = p.Wait()
+	results, err := p.Wait()
 	w.must(err)
+	if results[0].Outcome == store.Stored { // else retention was first
+		w.plug.promise(func(p *promises) { p.recalled[i] = true })
+	}
 	p.Release()
-	w.plug.promise(func(p *promises) { p.recalled[i] = true })
 }
 
 // other does something that is done beside commits.
 func (w *worker) other(i int) {
 	user := fmt.Sprint("u", w.rand.IntN(crashUsers))
-	switch w.rand.IntN(7) {
+	switch w.rand.IntN(8) {
 	case 0:
 		terminal := fmt.Sprint("t", i)
 		a, err := w.s.Attach(w.t.Context(), user, terminal)
@@ -216,6 +231,25 @@ func (w *worker) other(i int) {
 		w.must(w.s.writePositions(w.s.gen.Load(), true))
 	case 6:
 		w.publish(1 + w.rand.IntN(20))
+	case 7:
+		w.expire()
+	}
+}
+
+// expire lets the days go that end two days before the newest message that was promised.
+func (w *worker) expire() {
+	newest := int64(0)
+	w.plug.promise(func(p *promises) {
+		for n := range p.messages {
+			newest = max(newest, powerDraft(n).TS)
+		}
+		if newest -= 2 * dayMillis; newest > p.expired {
+			p.expired = newest
+		}
+	})
+	if newest > 0 {
+		_, err := w.s.Expire(w.t.Context(), time.UnixMilli(newest).Add(storetest.Retention))
+		w.must(err)
 	}
 }
 
@@ -331,7 +365,10 @@ func (b *blackout) verify(ctx context.Context, s *Store) error {
 
 func (b *blackout) verifyMessages(ctx context.Context, s *Store) error {
 	for n, seq := range b.messages {
-		d := crashDraft(n)
+		if b.gone(n) {
+			continue
+		}
+		d := powerDraft(n)
 		after := seq - 1
 		list, _, err := s.History(ctx, d.Conv, nil, &after, 1)
 		switch {
@@ -370,7 +407,7 @@ func (b *blackout) verifyOutbox(ctx context.Context, s *Store) error {
 		}
 	}
 	for n := range b.messages {
-		if id := crashID(n); !told[id] && !b.told[id] {
+		if id := crashID(n); !told[id] && !b.told[id] && !b.gone(n) {
 			return fmt.Errorf("message %d is not in the outbox and was not published", n)
 		}
 	}
@@ -384,10 +421,11 @@ func (b *blackout) verifyInboxes(ctx context.Context, s *Store) error {
 	for u := range crashUsers {
 		user := fmt.Sprint("u", u)
 		for after, more := uint64(0), true; more; {
-			list, _, m, err := s.ReadInbox(ctx, user, after, 100)
+			list, box, m, err := s.ReadInbox(ctx, user, after, 100)
 			if err != nil {
 				return fmt.Errorf("inbox of %s: %w", user, err)
 			}
+			after = max(after, box.First-1)
 			for _, e := range list {
 				if after++; e.Inbox != after {
 					return fmt.Errorf("inbox of %s: %d, want %d", user, e.Inbox, after)
@@ -398,7 +436,10 @@ func (b *blackout) verifyInboxes(ctx context.Context, s *Store) error {
 		}
 	}
 	for n := range b.messages {
-		d := crashDraft(n)
+		if b.gone(n) {
+			continue
+		}
+		d := powerDraft(n)
 		peer, _ := store.Peer(d.Conv, d.From)
 		if from, to := found[d.From+" "+crashID(n)], found[peer+" "+crashID(n)]; from != 1 || to != 1 {
 			return fmt.Errorf("message %d is %d and %d times in the inboxes", n, from, to)
@@ -445,7 +486,10 @@ func (b *blackout) verifyRetries(ctx context.Context, s *Store) error {
 	var drafts []*store.Draft
 	var want []uint64
 	for n, seq := range b.messages {
-		if drafts, want = append(drafts, crashDraft(n)), append(want, seq); len(drafts) == 100 {
+		if b.gone(n) {
+			continue
+		}
+		if drafts, want = append(drafts, powerDraft(n)), append(want, seq); len(drafts) == 100 {
 			break
 		}
 	}
