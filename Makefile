@@ -26,7 +26,7 @@ BENCHTIME    ?= 300ms
 BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 8m
 
-.PHONY: run demo build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
+.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -47,6 +47,12 @@ test: ## all tests but those of e2e/
 
 race: ## the same with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
+
+cluster: build ## three nodes on Redis, PostgreSQL and RocketMQ, until Ctrl-C
+	scripts/cluster.sh
+
+chaos: ## the faults of a cluster, many times each (about an hour)
+	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e/...
 
 e2e: ## black-box tests of a server in a process of its own: kill -9, full disk, no descriptors left
 	$(AS_ROOT) $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./e2e/...

@@ -24,7 +24,7 @@ import (
 func TestClusterNodesDie(t *testing.T) {
 	f := launch(t, 3, nil)
 	c := f.employ(patient(t), 8)
-	for range often(3, 10) {
+	for range often(2, 10) {
 		c.acknowledged(200)
 		i := rand.IntN(3)
 		f.down(i).kill()

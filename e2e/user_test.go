@@ -25,6 +25,7 @@ type user struct {
 	groups  map[string][]string // to write to, with their members
 	conn    *client.Conn        // logged in already, for the next run; nil = none
 	padding int                 // bytes of content beside the id
+	pace    time.Duration       // between bursts of a quarter of the window; 0 = as fast as it is answered
 	sent    int
 	waiting []*sending // sent and not acknowledged, in order
 	refused int        // of waiting: answered by UNAVAILABLE since they were last sent
@@ -54,7 +55,10 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 				return nil
 			}
 		default:
-			for len(u.waiting) < window && u.refused == 0 {
+			for n := 0; len(u.waiting) < window && u.refused == 0; n++ {
+				if u.pace > 0 && n == window/4 {
+					break
+				}
 				s := u.next()
 				u.h.send(s)
 				u.waiting = append(u.waiting, s)
@@ -65,6 +69,9 @@ func (u *user) run(ctx context.Context, p *process, transport string, stop <-cha
 		}
 		if err := u.receive(ctx, c); err != nil {
 			return err
+		}
+		if u.pace > 0 {
+			time.Sleep(u.pace) // the load that is wanted, nothing waits for it
 		}
 		if err := u.retry(ctx, c); err != nil {
 			return err

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Three nodes on this machine, on real Redis, PostgreSQL and RocketMQ (scripts/services.sh), until Ctrl-C:
+#
+#	scripts/cluster.sh [--nodes N] [--dir DIR]
+#
+# DIR (./data/cluster) keeps everything: a second run goes on where the first ended. Ports of clients and of the admin API are
+# 8180, 8181, 8190 for the first node, then 8280, 8281, 8290 and so on. Wants bin/meshtalk (make build).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+nodes=3 dir=data/cluster
+while [ $# -gt 0 ]; do
+	case $1 in
+	--nodes) nodes=$2 && shift 2 ;;
+	--dir) dir=$2 && shift 2 ;;
+	*) echo "cluster.sh: unknown argument $1 (expected --nodes N or --dir DIR)" >&2 && exit 2 ;;
+	esac
+done
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
+pids=()
+
+finish() {
+	trap - EXIT INT TERM
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+	scripts/services.sh down --dir "$dir/services"
+}
+trap finish EXIT
+trap 'exit 0' INT TERM
+
+# address NAME is where a service is, from the lines of services.sh.
+address() { sed -n "s/^$1 //p" <<<"$services"; }
+
+services=$(scripts/services.sh up --dir "$dir/services" redis postgres rocketmq)
+redis=$(address redis)
+for i in $(seq "$nodes"); do
+	data=$dir/node$i
+	mkdir -p "$data"
+	[ "$i" = 1 ] || cp -p "$dir/node1/jwt.key" "$data/jwt.key" # one key of tokens for all
+	bin/meshtalk serve --data-dir "$data" --cluster.enable --cluster.node-id="node$i" \
+		--store.postgres.url="$(address postgres)" --rocketmq.name-server="$(address namesrv)" \
+		--redis.host="${redis%:*}" --redis.port="${redis##*:}" \
+		--websocket.port=$((8080 + 100 * i)) --tcpsocket.port=$((8081 + 100 * i)) --admin.port=$((8090 + 100 * i)) \
+		>"$data/out" 2>"$data/log" &
+	pids+=($!)
+	until grep -q '^ready' "$data/out"; do
+		kill -0 "${pids[-1]}" 2>/dev/null || { cat "$data/log" >&2 && exit 1; }
+		sleep 0.1
+	done
+	echo "node$i"
+	sed 's/^/  /; /^  ready/d' "$data/out"
+	echo "  log $data/log"
+done
+cat <<TEXT
+
+Chat over two nodes, in two terminals:
+  bin/meshtalk client --user alice --data-dir $dir/node1 --addr ws://127.0.0.1:8180/im
+  bin/meshtalk client --user bob   --data-dir $dir/node1 --addr tcp://127.0.0.1:8281
+and type /to bob. Kill a node and see it go on. Ctrl-C ends all of it.
+TEXT
+wait -n "${pids[@]}" || true
+echo "a node has ended; the others go on until Ctrl-C"
+wait
