@@ -58,7 +58,9 @@ func (h *Hub) finish() {
 			h.refuseAll(f.subs, err)
 		} else {
 			h.deliver(f.subs, results)
-			h.outbox.wake()
+			if h.o.Events != nil {
+				h.outbox.wake()
+			}
 		}
 		if f.pending != nil {
 			f.pending.Release()
