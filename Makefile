@@ -45,8 +45,9 @@ build: ## static binaries into bin/
 test: ## all tests but those of e2e/
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PACKAGES)
 
-race: ## the same with the race detector
+race: ## the same with the race detector, and without it what it would falsify
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
+	$(GO) test -count=1 -run Memory ./bench
 
 cluster: build ## three nodes on Redis, PostgreSQL and RocketMQ, until Ctrl-C
 	scripts/cluster.sh

@@ -102,6 +102,7 @@ type Hub struct {
 	flights     chan *flight
 	slots       chan struct{} // one token per commit that may be under way
 	broadcasts  atomic.Uint64 // numbers them
+	logins      atomic.Uint64 // see NextLogin
 
 	stats counters
 }

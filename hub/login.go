@@ -12,7 +12,10 @@ import (
 //
 // The session is registered before its positions are read: whatever is committed from then on reaches its loop, whatever was
 // committed before is below the head that is returned. The loop keeps the heads that overtake the answer.
-func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt int64) (a store.Attachment, err error) {
+//
+// order is NextLogin's of when the LOGIN came. Logins of one terminal may overtake each other on their way to here, for one a key has to be
+// fetched: the later LOGIN is the newer login all the same, and the earlier one is refused with REPLACED.
+func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt int64, order uint64) (a store.Attachment, err error) {
 	revoked, err := h.store.RevokedBefore(ctx, user)
 	if err != nil {
 		return a, fail(err)
@@ -20,7 +23,10 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 	if issuedAt < revoked {
 		return a, refuse(codec.CodeUnauthorized, "token revoked")
 	}
-	old, alone := h.registry.add(user, name, ref)
+	old, alone, late := h.registry.add(user, name, ref, order)
+	if late {
+		return a, refuse(codec.CodeReplaced, "logged in elsewhere")
+	}
 	if old != 0 {
 		h.outlet(old).Close(old, codec.CodeReplaced, "logged in elsewhere", 0)
 	}
@@ -41,6 +47,9 @@ func (h *Hub) Login(ctx context.Context, user, name string, ref Ref, issuedAt in
 	}
 	return a, nil
 }
+
+// NextLogin numbers LOGINs in the order in which they came to this node.
+func (h *Hub) NextLogin() uint64 { return h.logins.Add(1) }
 
 // join publishes the route of ref. Between the registry and the route the session may have ended, or a newer login of the terminal may
 // have published its own: the route is then put right, so that it is that of whoever the registry holds.

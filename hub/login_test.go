@@ -45,7 +45,7 @@ func TestJoinIsPutRight(t *testing.T) {
 			j.Leave("u", "web", 1)
 		}, 0},
 		{"a newer login is first", func(h *Hub, j *joins) {
-			h.registry.add("u", "web", 2)
+			h.registry.add("u", "web", 2, 2)
 			j.route = 2
 		}, 2},
 	} {
@@ -53,7 +53,7 @@ func TestJoinIsPutRight(t *testing.T) {
 			j := &joins{Cluster: clusterlocal.New(cluster.Node{ID: "a"}, nil)}
 			h := &Hub{cluster: j}
 			h.registry.init()
-			h.registry.add("u", "web", 1)
+			h.registry.add("u", "web", 1, 1)
 			j.between = func() { v.between(h, j) }
 			if _, err := h.join(t.Context(), "u", "web", 1); err != nil || j.route != v.want {
 				t.Errorf("route %d, %v; want %d", j.route, err, v.want)

@@ -23,7 +23,7 @@ type registry struct {
 	}
 }
 
-// member is a user with at least one session here. There may be a million: 32 bytes, with the one terminal that most have in the
+// member is a user with at least one session here. There may be a million: 40 bytes, with the one terminal that most have in the
 // struct itself.
 type member struct {
 	furthest uint64 // the furthest acknowledged inbox position of all terminals ever seen
@@ -33,8 +33,9 @@ type member struct {
 
 // terminal is a session of a user. The same few names stand everywhere, so each is kept once.
 type terminal struct {
-	name unique.Handle[string]
-	ref  Ref
+	name  unique.Handle[string]
+	ref   Ref
+	order uint64 // of its LOGIN, see Hub.NextLogin
 }
 
 // others are the terminals but the first.
@@ -89,24 +90,28 @@ func (r *registry) index(user string) int {
 	return int(maphash.String(r.seed, user) & (registryShards - 1))
 }
 
-// add makes ref the session of (user, name). old is the one that it replaces, 0 if there was none; alone tells that the user had
-// no session at all.
-func (r *registry) add(user, name string, ref Ref) (old Ref, alone bool) {
-	t := terminal{unique.Make(name), ref}
+// add makes ref the session of (user, name), unless the one that is has a later LOGIN: then late is true and nothing changes. old is the
+// one that it replaces, 0 if there was none; alone tells that the user had no session at all.
+func (r *registry) add(user, name string, ref Ref, order uint64) (old Ref, alone, late bool) {
+	t := terminal{unique.Make(name), ref, order}
 	s := &r.shards[r.index(user)]
 	s.Lock()
 	defer s.Unlock()
 	m := s.users[user]
 	if m == nil {
 		s.users[user] = &member{first: t}
-		return 0, true
+		return 0, true, false
 	}
-	if was := m.find(t.name); was != nil {
-		old, was.ref = was.ref, ref
-		return old, false
+	was := m.find(t.name)
+	switch {
+	case was == nil:
+		m.add(t)
+	case was.order > order:
+		return 0, false, true
+	default:
+		old, *was = was.ref, t
 	}
-	m.add(t)
-	return 0, false
+	return old, false, false
 }
 
 // current is the session of (user, name), 0 if there is none.

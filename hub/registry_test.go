@@ -16,10 +16,10 @@ func newRegistry() *registry {
 
 func TestRegistryReplaces(t *testing.T) {
 	r := newRegistry()
-	if old, alone := r.add("u", "web", 1); old != 0 || !alone {
+	if old, alone, _ := r.add("u", "web", 1, 1); old != 0 || !alone {
 		t.Errorf("the first session: old %v, alone %v", old, alone)
 	}
-	if old, alone := r.add("u", "web", 2); old != 1 || alone {
+	if old, alone, _ := r.add("u", "web", 2, 1); old != 1 || alone {
 		t.Errorf("the second of the same terminal: old %v, alone %v", old, alone)
 	}
 	if r.remove("u", "web", 1) {
@@ -44,7 +44,7 @@ func TestRegistryModel(t *testing.T) {
 			"login": func(t *rapid.T) {
 				u, n := user.Draw(t, "user"), name.Draw(t, "terminal")
 				next++
-				old, alone := r.add(u, n, next)
+				old, alone, _ := r.add(u, n, next, 1)
 				if old != model[u][n] || alone != (len(model[u]) == 0) {
 					t.Fatalf("add gave old %v alone %v, model %v", old, alone, model[u])
 				}
@@ -87,7 +87,7 @@ func TestAdvanceOnlyForward(t *testing.T) {
 	if _, moved := r.advance("u", 1); moved {
 		t.Error("moved a user who is not here")
 	}
-	r.add("u", "web", 1)
+	r.add("u", "web", 1, 1)
 	for _, step := range []struct {
 		n, from uint64
 		moved   bool
@@ -103,11 +103,30 @@ func BenchmarkRegistryRefs(b *testing.B) {
 	names := make([]string, 10000)
 	for i := range names {
 		names[i] = fmt.Sprintf("user%d", i)
-		r.add(names[i], "web", Ref(i+1))
+		r.add(names[i], "web", Ref(i+1), 1)
 	}
 	refs := make([]Ref, 0, 4)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		refs = r.refs(refs[:0], names[i%len(names)])
+	}
+}
+
+// The later LOGIN is the newer login, in whichever order they come here.
+func TestRegistryOrder(t *testing.T) {
+	var r registry
+	r.init()
+	r.add("u", "web", 2, 20)
+	if old, alone, late := r.add("u", "web", 1, 10); !late || old != 0 || alone {
+		t.Errorf("an earlier LOGIN that comes late: %v, %v, %v", old, alone, late)
+	}
+	if r.current("u", "web") != 2 {
+		t.Errorf("the session is %v", r.current("u", "web"))
+	}
+	if old, _, late := r.add("u", "phone", 1, 10); late || old != 0 {
+		t.Errorf("another terminal: %v, %v", old, late)
+	}
+	if old, _, late := r.add("u", "web", 3, 30); late || old != 2 {
+		t.Errorf("a later LOGIN: %v, %v", old, late)
 	}
 }

@@ -59,9 +59,9 @@ func (s *Session) login(p *codec.Packet) {
 	// Not ask: the answer must be seen even when the connection is gone by then, to undo the registration.
 	s.busy = true
 	s.conn.Pause()
-	l := s.loop()
+	l, order := s.loop(), m.hub.NextLogin()
 	m.hub.Pool().Go(func() {
-		result = m.authenticate(token, r.Terminal, ref)
+		result = m.authenticate(token, r.Terminal, ref, order)
 		l.post(func() {
 			if l.session(ref) != s || s.state == gone {
 				if result.err == nil {
@@ -85,7 +85,7 @@ func (s *Session) login(p *codec.Packet) {
 }
 
 // authenticate is the part of a login that may block.
-func (m *Manager) authenticate(token, terminal string, ref hub.Ref) (r loginResult) {
+func (m *Manager) authenticate(token, terminal string, ref hub.Ref, order uint64) (r loginResult) {
 	ctx, cancel := m.requestContext()
 	defer cancel()
 	if token == "" {
@@ -112,7 +112,7 @@ func (m *Manager) authenticate(token, terminal string, ref hub.Ref) (r loginResu
 			break
 		}
 	}
-	r.Attachment, r.err = m.hub.Login(ctx, r.identity.User, r.terminal, ref, r.identity.IssuedAt)
+	r.Attachment, r.err = m.hub.Login(ctx, r.identity.User, r.terminal, ref, r.identity.IssuedAt, order)
 	return r
 }
 
@@ -133,6 +133,10 @@ func (s *Session) loginRefused(id []byte, err error) {
 	if e.Code == codec.CodeUnavailable || e.Code == codec.CodeInternal { // the client may try again on this connection
 		s.state, s.head = fresh, 0
 		s.refuseRetry(id, e.Code, e.Message, e.RetryAfterMs)
+		return
+	}
+	if e.Code == codec.CodeReplaced { // by a later LOGIN that was faster
+		s.end(e.Code, e.Message)
 		return
 	}
 	s.refuse(id, e.Code, e.Message)
