@@ -24,7 +24,8 @@ FUZZTIME     ?= 4s
 BENCHTIME    ?= 300ms
 # Packages with Go benchmarks worth a look; the store's size on disk is measured apart, with more messages.
 BENCHED      ?= ./codec ./engine ./hub
-TEST_TIMEOUT ?= 8m
+TEST_TIMEOUT ?= 15m
+E2E_TIMEOUT  ?= 30m
 
 .PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
 .NOTPARALLEL:
@@ -56,7 +57,7 @@ chaos: ## the faults of a cluster, many times each (about an hour)
 	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e/...
 
 e2e: ## black-box tests of a server in a process of its own: kill -9, full disk, no descriptors left
-	$(AS_ROOT) $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./e2e/...
+	$(AS_ROOT) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/...
 
 examples: ## build the example programs, and run them by their tests
 	$(GO) build -o $(BIN)/examples/ ./examples/...
