@@ -16,6 +16,7 @@ import (
 
 const (
 	maxBody     = 1 << 20          // bytes of a request's body
+	maxDrain    = 8 << 20          // bytes of a refused body that are read, so that the refusal is
 	readTimeout = 30 * time.Second // for the whole body
 	maxSeq      = 1 << 53          // first number that is no sequence number
 )
@@ -51,11 +52,13 @@ func readInput(w http.ResponseWriter, r *http.Request, body bool) (*input, error
 // readBody reads a body of at most maxBody bytes.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	tooLarge := refuse(codec.CodeTooLarge, "the body is larger than 1 MiB")
-	if r.ContentLength > maxBody {
-		return nil, tooLarge
-	}
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(readTimeout)) // a recorder in a test has none
+	if r.ContentLength > maxBody {
+		// Who is still writing when the connection is closed may see a reset instead of the answer.
+		_, _ = io.CopyN(io.Discard, r.Body, maxDrain)
+		return nil, tooLarge
+	}
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var over *http.MaxBytesError
 	switch {
