@@ -163,7 +163,7 @@ func TestDocument(t *testing.T) {
 
 // Where shellcheck is installed it finds nothing; bash itself reads the scripts everywhere.
 func TestShellcheck(t *testing.T) {
-	for _, script := range []string{script, "./services.sh"} {
+	for _, script := range []string{script, "./services.sh", "./million.sh"} {
 		if out, err := exec.Command("bash", "-n", script).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", script, err, out)
 		}
