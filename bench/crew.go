@@ -111,7 +111,7 @@ func hireCrew(ctx context.Context, p *plan, scenario string, params any, units i
 	epoch := monotonic() - int64(time.Since(p.epoch))
 	for i, w := range c.workers {
 		j := &job{Scenario: scenario, Params: raw, Options: p.Options, Index: i, Of: len(c.workers), Run: p.run, Epoch: epoch + c.offsets[i].ahead}
-		j.Options.ServerPID, j.Options.AdminAuth = 0, ""
+		j.Options.ServerPID, j.Options.AdminAuth, j.Options.ServerProfile = 0, "", ""
 		j.Options.Workers, j.Options.Procs, j.Options.WorkerToken = nil, 0, ""
 		if err := w.send(message{Job: j}); err != nil {
 			return nil, err

@@ -59,6 +59,9 @@ type Options struct {
 	Admin     string // URL of the admin port, "" = none
 	AdminAuth string // its token
 
+	// ServerProfile is a file for a CPU profile of the server in the measured time, if set. Needs Admin.
+	ServerProfile string
+
 	Progress func(Progress) `json:"-"` // called once a second, if set
 
 	// Procs, if more than 1, spreads the run over so many worker processes of this machine, for one has a limit of open files
@@ -225,6 +228,8 @@ func newPlan(ctx context.Context, o Options) (*plan, error) {
 		return nil, errors.New("bench: no way to get tokens")
 	case o.Ack != "" && o.Ack != "client" && o.Ack != "auto":
 		return nil, fmt.Errorf("bench: ack %q is neither client nor auto", o.Ack)
+	case o.ServerProfile != "" && o.Admin == "":
+		return nil, errors.New("bench: a profile of the server needs the admin port")
 	case o.Window < 0 || o.Window > 1024:
 		return nil, errors.New("bench: window is not within 1 and 1024")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 )
@@ -290,6 +291,10 @@ func (r *runner) drive(ctx context.Context) error {
 	defer cancel()
 	var sampler sync.WaitGroup
 	sampler.Go(func() { r.measure(measured) })
+	var profileErr error
+	if r.o.ServerProfile != "" && r.team.leads() {
+		sampler.Go(func() { profileErr = r.profile(measured) })
+	}
 	if r.during != nil {
 		sampler.Go(func() { r.during(measured) })
 	}
@@ -306,7 +311,20 @@ func (r *runner) drive(ctx context.Context) error {
 		cancel() // else the samplers end by themselves with the measured time, which has passed
 	}
 	sampler.Wait()
-	return err
+	return errors.Join(err, profileErr)
+}
+
+// profile takes a CPU profile of the server in the measured time.
+func (r *runner) profile(ctx context.Context) error {
+	if !sleepUntil(ctx, r.o.epoch.Add(time.Duration(r.o.from))) {
+		return nil // the run ends with its own error
+	}
+	path := fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(int(r.o.Duration.Seconds()), 1))
+	b, err := admin{r.o.Admin, r.o.AdminAuth}.call(context.WithoutCancel(ctx), "GET", path, nil)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(r.o.ServerProfile, b, 0o644)
 }
 
 // drain runs l until nothing is open or nothing has come for the time that the options give.

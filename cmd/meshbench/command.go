@@ -45,7 +45,7 @@ func newCommand() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(scenarios()...)
-	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker(), newBaseline(), newSuite())
+	root.AddCommand(newRun(scenarios()), newCompare(), newFloor(), newWorker(), newBaseline(), newSuite(), newFlame())
 	return root
 }
 
@@ -82,6 +82,7 @@ func (c *common) register(scenario string, f *pflag.FlagSet) {
 		f.BoolVar(&c.floor, "floor", slices.Contains(floorAlways, scenario),
 			"measure what this kernel allows before and after, some 3 s each, and state the run's share of it; for private and fanout the default when the server is here (--server-pid, --local)")
 	}
+	f.StringVar(&c.o.ServerProfile, "server-profile", "", "`file` for a CPU profile of the server in the measured time (needs --admin)")
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "`file` for a profile of the generator itself")
 	f.StringVar(&c.report, "report", "", "`file` for a page with plots, such as out.html; it needs no network")
 	f.BoolVar(&c.asJSON, "json", false, "print the result as JSON")

@@ -40,7 +40,8 @@ func TestRunLocal(t *testing.T) {
 		}
 		return out.String(), err
 	}
-	out, err := f("private", "--pairs", "5", "--in-flight", "2", "--warmup", "100ms", "--duration", "1200ms", "--json")
+	profile := filepath.Join(t.TempDir(), "cpu.pprof")
+	out, err := f("private", "--server-profile", profile, "--pairs", "5", "--in-flight", "2", "--warmup", "100ms", "--duration", "1200ms", "--json")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -58,6 +59,13 @@ func TestRunLocal(t *testing.T) {
 	}
 	if r.Floor == nil || r.Floor.DeliveriesShare == 0 || len(r.Floor.Syncs) == 0 || r.Commits == nil || r.Commits.PerSecond == 0 || r.Commits.P99 < r.Commits.P50 {
 		t.Errorf("floor %+v, commits %+v", r.Floor, r.Commits)
+	}
+	flame := newCommand()
+	var svg bytes.Buffer
+	flame.SetOut(&svg)
+	flame.SetArgs([]string{"flame", profile})
+	if err := flame.ExecuteContext(t.Context()); err != nil || !strings.HasPrefix(svg.String(), "<svg ") || !strings.Contains(svg.String(), "engine.") {
+		t.Errorf("flame graph: %v, %.300s", err, svg.String())
 	}
 	if _, err := f("private", "--server-flag=--no-such-flag"); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
 		t.Errorf("a server that does not start: %v", err)
