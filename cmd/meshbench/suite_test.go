@@ -104,6 +104,12 @@ func TestSuiteJudges(t *testing.T) {
 			t.Errorf("%v: %s", err, text)
 		}
 	}
+	if err := o.write("p10", savedGrowth{Setting: o.setting(), Steps: []growthStep{{1000, 100, 2, 0.3}, {10_000, 79, 2, 0}}}); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := o.tableText(); err != nil || !strings.Contains(text, "| disturbed |") {
+		t.Errorf("%v: %s", err, text)
+	}
 	if err := os.WriteFile(filepath.Join(o.dir, "go.txt"), []byte("BenchmarkSize-2  300000  3000 ns/op  446.0 B/op-on-disk  2.230 x-payload\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
