@@ -61,9 +61,9 @@ func liveText(now, last bench.Progress, width int) string {
 		full := int(min(now.Done, 1) * bar)
 		text += "[" + strings.Repeat("=", full) + strings.Repeat(" ", bar-full) + "]  "
 	}
-	text += fmt.Sprintf("%d connections", now.Connections)
+	text += fmt.Sprintf("%d logged in", now.Connections)
 	if since := (now.Elapsed - last.Elapsed).Seconds(); now.Sent > 0 && since > 0 {
-		text += fmt.Sprintf("  %.0f delivered/s", float64(now.Delivered-last.Delivered)/since)
+		text += fmt.Sprintf("  %.0f/s", float64(now.Delivered-last.Delivered)/since)
 	}
 	if now.P99 > 0 {
 		text += fmt.Sprintf("  p99 %.3g ms", now.P99)

@@ -37,11 +37,11 @@ func TestLiveText(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	}
-	f(now, 200, "   3.0 s  measure  [======      ]  20 connections  2000 delivered/s  p99 1.25 ms")
+	f(now, 200, "   3.0 s  measure  [======      ]  20 logged in  2000/s  p99 1.25 ms")
 	f(now, 10, "   3.0 s  ")
 	f(now, -1, "")
 	now.Done, now.P99, now.Failures = -1, 0, 2
-	f(now, 200, "2 FAILURES     3.0 s  measure  20 connections  2000 delivered/s")
+	f(now, 200, "2 FAILURES     3.0 s  measure  20 logged in  2000/s")
 	if got := liveText(bench.Progress{Done: 7}, last, 200); strings.Count(got, "=") != 12 {
 		t.Errorf("got %q", got)
 	}

@@ -29,7 +29,7 @@ func TestSuite(t *testing.T) {
 		err := cmd.ExecuteContext(t.Context())
 		return out.String(), err
 	}
-	if out, err := f("--only", "P1,P3,P8,P10,P11", "--table", doc); err != nil {
+	if out, err := f("--only", "P1,P4,P8,P10,P11", "--table", doc); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	text, err := os.ReadFile(doc)
@@ -41,7 +41,7 @@ func TestSuite(t *testing.T) {
 		strings.Contains(page, "NaN") {
 		t.Errorf("%s", page)
 	}
-	for _, want := range []string{"| P1 | RssAnon", "| P3 | fan-out to 100, one", "| P7 | allocations per delivery", "| P8 |", "| P9 |", "| P10 | private",
+	for _, want := range []string{"| P1 | RssAnon", "| P4 | fan-out to 100, 8", "| P7 | allocations per delivery", "| P8 |", "| P9 |", "| P10 | private",
 		"| P11 |", "| scaled |"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q in\n%s", want, page)
