@@ -20,7 +20,8 @@ PACKAGES = $(shell $(GO) list ./... | grep -v '/e2e')
 # The tests of a full disk mount a small one: as root, or as root of a user namespace.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --mount)
 
-FUZZTIME     ?= 4s
+# A number of inputs: with a duration the last ones may fail by its end (context deadline exceeded) on a busy machine.
+FUZZTIME     ?= 20000x
 BENCHTIME    ?= 300ms
 # Packages with Go benchmarks worth a look; the store's size on disk is measured apart, with more messages.
 BENCHED      ?= ./codec ./engine ./hub

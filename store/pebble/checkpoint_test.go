@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/meshtalk/meshtalk/store"
 )
@@ -18,7 +19,8 @@ func TestCheckpointUnderLoad(t *testing.T) {
 	o.tailBytes, o.Outbox = 20_000, true
 	s := openTest(t, o)
 	defer func() { _ = s.Close() }()
-	var promised sync.Map // number → seq
+	const pause = 5 * time.Millisecond // paces the load: everything that was promised is read again at every checkpoint
+	var promised sync.Map              // number → seq
 	var done atomic.Bool
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -42,6 +44,7 @@ func TestCheckpointUnderLoad(t *testing.T) {
 				n++
 			}
 			p.Release()
+			time.Sleep(pause)
 		}
 	})
 	all.Go(func() {
@@ -50,6 +53,7 @@ func TestCheckpointUnderLoad(t *testing.T) {
 				t.Error(err)
 				return
 			}
+			time.Sleep(pause)
 		}
 	})
 	dir := t.TempDir()

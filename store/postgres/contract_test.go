@@ -23,6 +23,11 @@ func contract(t *testing.T, small bool) {
 		return storetest.Backend{
 			Offsets: true,
 			Open:    func() store.Store { return openTest(t, o) },
+			OpenOutbox: func() store.Store {
+				o := o
+				o.Outbox = true
+				return openTest(t, o)
+			},
 		}
 	})
 }
