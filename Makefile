@@ -21,7 +21,7 @@ PACKAGES = $(shell $(GO) list ./... | grep -v '/e2e')
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --mount)
 
 # A number of inputs: with a duration the last ones may fail by its end (context deadline exceeded) on a busy machine.
-FUZZTIME     ?= 20000x
+FUZZTIME     ?= 5000x
 BENCHTIME    ?= 300ms
 # Packages with Go benchmarks worth a look; the store's size on disk is measured apart, with more messages.
 BENCHED      ?= ./codec ./engine ./hub
