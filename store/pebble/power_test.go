@@ -308,9 +308,9 @@ func (r *powerRun) run(round int) error {
 		w.s = s
 		w.commit()
 		var beside sync.WaitGroup
+		o := *w
+		o.rand = rand.New(rand.NewPCG(r.seed, 3))
 		beside.Go(func() {
-			o := *w
-			o.rand = rand.New(rand.NewPCG(r.seed, 3))
 			for i := range 60 {
 				o.other(i)
 			}
