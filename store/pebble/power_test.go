@@ -274,7 +274,7 @@ func (w *worker) publish(n int) {
 // TestPower fails the power while a store works, and while what is left opens.
 func TestPower(t *testing.T) {
 	t.Parallel()
-	for round := range crashRounds(t, 2) {
+	for round := range crashRounds(t, 1) {
 		r := powerRun{t: t, seed: uint64(time.Now().UnixNano())}
 		if err := r.run(round); err != nil {
 			t.Fatalf("seed %d: %v", r.seed, err)
