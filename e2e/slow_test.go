@@ -20,6 +20,9 @@ import (
 const (
 	slowContent = 1 << 10 // bytes of a message
 	slowGrowth  = 2 << 20 // bytes of memory that receivers who do not read may cost together
+	// What the most memory may differ by between rounds in which everybody reads: the store's tail and the collector move it. Where it
+	// differs by more there is no plateau to compare with.
+	slowNoise = 8 << 20
 
 	// With ack: client the window ends the pushes. With ack: auto what the kernel takes does, which may be 3 MB.
 	clientReceivers, clientMessages = 16, 512
@@ -45,22 +48,22 @@ func targets(prefix string) (list []target) {
 
 // Receivers that read nothing cost constant memory, disturb nobody, lose nothing and are not disconnected: 24 MB are sent to 20 of
 // them, then they read on. The server is as it comes, and is looked at from outside while the flood lasts: its RssAnon may not go
-// further than when the same was sent to receivers who read it.
+// further than when the same was sent to receivers who read it, but for the noise of that: a cost below it is not seen.
 func TestSlowReceivers(t *testing.T) {
 	ctx := patient(t)
 	p := spawn(t, t.TempDir())
 	q := newPair(ctx, t, p)
 	slow := receivers(ctx, t, p, targets("slow"))
-	before := plateau(ctx, t, p)
+	before, noise := plateau(ctx, t, p)
 	chat := startChat(ctx, q, 0)
 	watch := watchMemory(p)
 	flood(ctx, t, p, targets("slow"))
 	after := watch.end()
 	trips, worst := chat.end(t)
 	lagging := int(p.metrics()["meshtalk_lagging_sessions"])
-	t.Logf("most memory before: %d KB; meanwhile: %d KB; %d sessions lag; %d round trips of others, the worst took %v",
-		before>>10, after>>10, lagging, trips, worst)
-	if grown := after - before; grown > slowGrowth {
+	t.Logf("most memory before: %d KB (± %d); meanwhile: %d KB; %d sessions lag; %d round trips of others, the worst took %v",
+		before>>10, noise>>10, after>>10, lagging, trips, worst)
+	if grown := after - before; grown > slowGrowth+min(noise, slowNoise) {
 		t.Errorf("%d receivers that do not read cost %d KB of memory", len(slow), grown>>10)
 	}
 	if lagging != len(slow) {
@@ -79,9 +82,11 @@ func TestSlowReceivers(t *testing.T) {
 	p.unharmed()
 }
 
-// plateau sends as much to others, who read it as it comes, a few times, and returns the most memory that the server had meanwhile.
-func plateau(ctx context.Context, t *testing.T, p *process) (most int64) {
+// plateau sends as much to others, who read it as it comes, a few times, and returns the most memory that the server had meanwhile,
+// and how much that differed once it had stopped to grow.
+func plateau(ctx context.Context, t *testing.T, p *process) (most, noise int64) {
 	t.Helper()
+	var least int64
 	for round := range 4 {
 		to := targets(fmt.Sprintf("round%d-", round))
 		others := receivers(ctx, t, p, to)
@@ -97,9 +102,12 @@ func plateau(ctx context.Context, t *testing.T, p *process) (most int64) {
 			_ = o.Close()
 		}
 		t.Logf("round %d: %d KB", round, now>>10)
-		most = max(most, now)
+		if most = max(most, now); round < 2 {
+			least = now
+		}
+		least = min(least, now)
 	}
-	return most
+	return most, most - least
 }
 
 // memoryWatch looks at a process's RssAnon until it is ended.
