@@ -55,7 +55,10 @@ func (h *Hub) NextLogin() uint64 { return h.logins.Add(1) }
 // have published its own: the route is then put right, so that it is that of whoever the registry holds.
 func (h *Hub) join(ctx context.Context, user, name string, ref Ref) (elsewhere bool, err error) {
 	elsewhere, err = h.cluster.Join(ctx, user, name, uint64(ref))
-	for now := h.registry.current(user, name); err == nil && !h.alone && now != ref; now = h.registry.current(user, name) {
+	if h.alone { // nobody reads routes: no look at the registry for them
+		return elsewhere, err
+	}
+	for now := h.registry.current(user, name); err == nil && now != ref; now = h.registry.current(user, name) {
 		if now == 0 {
 			h.cluster.Leave(user, name, uint64(ref))
 			break
