@@ -228,9 +228,8 @@ func TestIdleMemory(t *testing.T) {
 			crowd(t, s, tr, more)
 			// 427 bytes, of which gnet 315: a conn of 256, context box and callback 16 each, map 27; and the 12 KiB of
 			// this test's own list.
-			if per := (heapInUse() - before) / more; per > 480 {
-				t.Errorf("an idle connection keeps %d bytes", per)
-			}
+			// Eventually: gnet's workers, through which connections come in, keep what they had in hand for up to 10 s.
+			eventually(t, "an idle connection keeps at most 480 bytes", func() bool { return (heapInUse()-before)/more <= 480 })
 		})
 	}
 }
