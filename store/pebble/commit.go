@@ -193,8 +193,8 @@ func (g *generation) commit(drafts []*store.Draft) (_ *pending, err error) {
 	return p, nil
 }
 
-// waitRoom waits while the tails are far beyond their size: the disk does not take tables as fast as messages come.
-// commitMu is held, but not while waiting.
+// waitRoom waits while the tails are far beyond their size: the disk does not take tables as fast as messages come. When it takes none
+// at all, there is nothing to wait for. commitMu is held, but not while waiting.
 func (g *generation) waitRoom() error {
 	for {
 		if g.s.closed.Load() {
@@ -203,16 +203,23 @@ func (g *generation) waitRoom() error {
 		if err := g.fs.failed(); err != nil {
 			return readOnly(err)
 		}
-		ts := *g.tails.Load()
-		given := ts[0].given.Load()
-		if given >= g.s.sizes.tail {
+		if (*g.tails.Load())[0].given.Load() >= g.s.sizes.tail {
 			g.s.wakeFlush()
 		}
-		if given < tailStall*g.s.sizes.tail || len(ts) == 1 {
+		if !g.crowded() {
 			return nil
+		}
+		if err := g.stuck.Load(); err != nil {
+			return readOnly(*err)
 		}
 		g.room.Wait()
 	}
+}
+
+// crowded tells that a tail waits to become tables while the next one has grown far beyond its size.
+func (g *generation) crowded() bool {
+	ts := *g.tails.Load()
+	return len(ts) > 1 && ts[0].given.Load() >= tailStall*g.s.sizes.tail
 }
 
 // retainBatches lets Pebble keep the memory of usual batches for the next ones.

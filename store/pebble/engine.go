@@ -46,7 +46,8 @@ type generation struct {
 	logged   int64      // bytes of commits since the log was changed; owned by Store.flushMu
 
 	tails atomic.Pointer[tails]
-	room  sync.Cond // of commitMu: a tail has become tables
+	room  sync.Cond             // of commitMu: a tail has become tables, or will not for now
+	stuck atomic.Pointer[error] // why the last attempt to make tables of a tail failed, nil if it did not
 
 	tableOptions sstable.WriterOptions
 

@@ -335,3 +335,37 @@ func TestFaultOfTables(t *testing.T) {
 	defer func() { _ = c.s.Close() }()
 	c.check()
 }
+
+// When tables cannot be written at all, commits are refused once there is no room left for what waits: nobody waits for ever. They are
+// taken again by themselves when tables can be written.
+func TestFaultOfTablesForLong(t *testing.T) {
+	t.Parallel()
+	s, f, o := faultyStore(t, 1<<12)
+	defer func() { _ = s.Close() }()
+	c := &sender{t: t, s: s, promised: map[int]uint64{}}
+	f.set(func(op errorfs.Op) error {
+		if strings.HasPrefix(op.Path, filepath.Join(o.Dir, tmpDir)) && op.Kind == errorfs.OpCreate {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	var err error
+	for sent := 0; err == nil; sent += 10 {
+		if sent > 10_000 {
+			t.Fatal("commits beyond any limit are taken")
+		}
+		err = c.send(10)
+	}
+	if !errors.Is(err, store.ErrReadOnly) || !errors.Is(err, syscall.EMFILE) {
+		t.Fatalf("%v, want ErrReadOnly with EMFILE", err)
+	}
+	if err := s.State(); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("the state is %v, want EMFILE", err)
+	}
+	c.check()
+	f.set(nil)
+	c.recovered()
+	c.must(c.send(200))
+	c.check()
+	c.must(s.State())
+}

@@ -59,7 +59,8 @@ func (s *Store) wakeFlush() {
 	}
 }
 
-// flushTail writes what is to be written: a tail that an earlier attempt left, and the growing one if it has least bytes.
+// flushTail writes what is to be written: a tail that an earlier attempt left, and the growing one if it has least bytes. If that
+// fails, commits that wait for it are refused.
 func (s *Store) flushTail(least int64) error {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
@@ -67,6 +68,16 @@ func (s *Store) flushTail(least int64) error {
 	if g.closed || g.fs.failed() != nil { // closing takes flushMu too
 		return nil
 	}
+	if err := g.flushTail(least); err != nil {
+		g.stuck.Store(&err)
+		s.wakeCommits(g)
+		return err
+	}
+	g.stuck.Store(nil)
+	return nil
+}
+
+func (g *generation) flushTail(least int64) error {
 	if ts := *g.tails.Load(); len(ts) > 1 {
 		if err := g.writeTail(ts[1]); err != nil {
 			return err

@@ -210,8 +210,12 @@ func (s *Store) State() error {
 	if s.closed.Load() {
 		return store.ErrClosed
 	}
-	if err := s.gen.Load().fs.failed(); err != nil {
+	g := s.gen.Load()
+	if err := g.fs.failed(); err != nil {
 		return readOnly(err)
+	}
+	if err := g.stuck.Load(); err != nil && g.crowded() {
+		return readOnly(*err)
 	}
 	return s.space.state()
 }
