@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,8 +39,17 @@ func newServe(e environment) *cobra.Command {
 	return cmd
 }
 
+// gcPercent is how far the heap grows between two collections, unless the environment's GOGC says otherwise. What logins leave as
+// garbage stands between what connections keep, and the gaps remain: an idle connection costs some 70 bytes less than with Go's 100
+// (slopes with 100, 50, 100, 50: 917, 840, 904, 835 bytes). Messages leave little garbage: 50, 100 and 200 in turn gave the same
+// rates within the noise.
+const gcPercent = 50
+
 // serve runs the server until a signal ends it.
 func serve(s *settings, c *config.Config, out, log io.Writer) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
