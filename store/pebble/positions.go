@@ -175,22 +175,35 @@ type positionRow struct {
 	at  uint64
 }
 
-// writePositionRows writes and syncs those that are above what the database has.
+// positionPiece rows are one write, for commits wait until the write before theirs is in Pebble's memtable.
+const positionPiece = 256
+
+// writePositionRows writes those that are above what the database has, in pieces, of which the last is synced and with it all.
 func (g *generation) writePositionRows(rows []positionRow) error {
 	slices.SortFunc(rows, func(a, b positionRow) int { return strings.Compare(a.key, b.key) })
-	b := g.db.NewBatch()
-	_ = b.LogData(g.mark(), nil)
-	if err := g.addPositionRows(b, rows); err != nil {
-		_ = b.Close()
-		return err
+	for len(rows) > positionPiece {
+		if err := g.writePositionPiece(rows[:positionPiece], pebble.NoSync); err != nil {
+			return err
+		}
+		rows = rows[positionPiece:]
 	}
-	if err := g.apply(b, pebble.Sync); err != nil {
+	if err := g.writePositionPiece(rows, pebble.Sync); err != nil {
 		return err
 	}
 	if g.outbox != nil {
 		g.outbox.noted.Store(g.outbox.given)
 	}
 	return nil
+}
+
+func (g *generation) writePositionPiece(rows []positionRow, o *pebble.WriteOptions) error {
+	b := g.db.NewBatch()
+	_ = b.LogData(g.mark(), nil)
+	if err := g.addPositionRows(b, rows); err != nil {
+		_ = b.Close()
+		return err
+	}
+	return g.apply(b, o)
 }
 
 func (g *generation) addPositionRows(b *pebble.Batch, rows []positionRow) error {
