@@ -41,7 +41,7 @@ number() {
 # archive NAME FOLDER: a tar of work/FOLDER with nothing in it of who made it and when.
 archive() {
   tar --create --directory "$work/${2%/*}" --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
-    --mode=u=rwX,go=rX "${2##*/}" | gzip -n -9 >"$1"
+    --mode=u=rwX,go=rX "${2##*/}" | gzip -n >"$1"
 }
 
 # sysctl_file: what tune-host.sh sets on a kernel that knows the settings with the same default everywhere. Those that follow the memory

@@ -1,0 +1,472 @@
+package check
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const chart = root + "/deploy/helm/meshtalk"
+
+// helm renders the chart as release "chat" in namespace "talk" and returns what it says. Values are as --set takes them.
+func helm(t *testing.T, chart string, values ...string) (out string, err error) {
+	t.Helper()
+	args := []string{"template", "chat", chart, "--namespace", "talk", "--kube-version", "1.34.0"}
+	for _, v := range values {
+		args = append(args, "--set", v)
+	}
+	b, err := exec.Command(tool(t, "HELM"), args...).CombinedOutput()
+	return string(b), err
+}
+
+// rendered are the objects of a release, read as Kubernetes reads them, but for fields that it does not know: those fail.
+type rendered struct {
+	set      apps.StatefulSet
+	services map[string]core.Service
+	config   core.ConfigMap
+	secret   *core.Secret
+	budget   *policy.PodDisruptionBudget
+	monitor  *monitor
+}
+
+// monitor is the part of a ServiceMonitor of the Prometheus operator that the chart uses.
+type monitor struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name   string            `json:"name"`
+		Labels map[string]string `json:"labels"`
+	} `json:"metadata"`
+	Spec struct {
+		Selector struct {
+			MatchLabels map[string]string `json:"matchLabels"`
+		} `json:"selector"`
+		Endpoints []struct {
+			Port          string `json:"port"`
+			Path          string `json:"path"`
+			Interval      string `json:"interval"`
+			Authorization struct {
+				Type        string                 `json:"type"`
+				Credentials core.SecretKeySelector `json:"credentials"`
+			} `json:"authorization"`
+		} `json:"endpoints"`
+	} `json:"spec"`
+}
+
+func render(t *testing.T, values ...string) *rendered {
+	t.Helper()
+	out, err := helm(t, chart, values...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r := &rendered{services: map[string]core.Service{}}
+	for text := range strings.SplitSeq(out, "\n---\n") {
+		r.read(t, text)
+	}
+	return r
+}
+
+func (r *rendered) read(t *testing.T, text string) {
+	t.Helper()
+	var kind struct{ Kind string }
+	if err := yaml.Unmarshal([]byte(text), &kind); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var object any
+	service := &core.Service{}
+	switch kind.Kind {
+	case "StatefulSet":
+		object = &r.set
+	case "Service":
+		object = service
+	case "ConfigMap":
+		object = &r.config
+	case "Secret":
+		r.secret = &core.Secret{}
+		object = r.secret
+	case "PodDisruptionBudget":
+		r.budget = &policy.PodDisruptionBudget{}
+		object = r.budget
+	case "ServiceMonitor":
+		r.monitor = &monitor{}
+		object = r.monitor
+	default:
+		t.Fatalf("a %q:\n%s", kind.Kind, text)
+	}
+	if err := yaml.UnmarshalStrict([]byte(text), object); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if kind.Kind == "Service" {
+		r.services[service.Name] = *service
+	}
+}
+
+func (r *rendered) pod() core.PodTemplateSpec { return r.set.Spec.Template }
+func (r *rendered) container(t *testing.T) core.Container {
+	t.Helper()
+	if c := r.pod().Spec.Containers; len(c) == 1 {
+		return c[0]
+	}
+	t.Fatal("not one container")
+	return core.Container{}
+}
+
+// environment are the variables of the first pod; those that come from a Secret of somebody else from secrets.
+func (r *rendered) environment(t *testing.T, secrets map[string]string) map[string]string {
+	t.Helper()
+	if r.secret != nil {
+		secrets = map[string]string{}
+		for key, value := range r.secret.Data {
+			secrets[key] = string(value)
+		}
+	}
+	found := map[string]string{}
+	for _, e := range r.container(t).Env {
+		switch from := e.ValueFrom; {
+		case from == nil:
+			for name, value := range found { // as Kubernetes does, with those that stand above
+				e.Value = strings.ReplaceAll(e.Value, "$("+name+")", value)
+			}
+			found[e.Name] = e.Value
+		case from.FieldRef != nil && from.FieldRef.FieldPath == "metadata.name":
+			found[e.Name] = r.set.Name + "-0"
+		case from.SecretKeyRef != nil:
+			ref := from.SecretKeyRef
+			if r.secret != nil && ref.Name != r.secret.Name {
+				t.Errorf("%s is from the Secret %s", e.Name, ref.Name)
+			}
+			value, is := secrets[ref.Key]
+			if is {
+				found[e.Name] = value
+			} else if ref.Optional == nil || !*ref.Optional {
+				t.Errorf("%s: the Secret has no %s", e.Name, ref.Key)
+			}
+		default:
+			t.Errorf("%s: from where?", e.Name)
+		}
+	}
+	return found
+}
+
+// meshtalk is the server's program as the first pod has it: its variables, and its configuration in a folder.
+func (r *rendered) meshtalk(t *testing.T, secrets map[string]string, args ...string) *exec.Cmd {
+	t.Helper()
+	folder := t.TempDir()
+	for name, text := range r.config.Data {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(tool(t, "MESHTALK"), args...)
+	for name, value := range r.environment(t, secrets) {
+		if name == "MESHTALK_CONFIG" {
+			value = filepath.Join(folder, strings.TrimPrefix(value, r.mounted(t, "config")))
+		}
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd
+}
+
+// mounted is where a volume stands in the container.
+func (r *rendered) mounted(t *testing.T, volume string) string {
+	t.Helper()
+	for _, m := range r.container(t).VolumeMounts {
+		if m.Name == volume {
+			return m.MountPath
+		}
+	}
+	t.Fatalf("no volume %s", volume)
+	return ""
+}
+
+// effective is what `meshtalk config print` says, of the keys that these tests compare.
+type effective struct {
+	DataDir   string `json:"data-dir"`
+	WebSocket struct {
+		Enable bool
+		Port   int32
+	}
+	TCPSocket struct {
+		Enable bool
+		Port   int32
+	}
+	Admin struct {
+		Host string
+		Port int32
+	}
+	Cluster struct {
+		Enable    bool
+		NodeID    string `json:"node-id"`
+		Advertise string
+	}
+	Shutdown struct{ Timeout string }
+}
+
+// cluster are the values without which there is none.
+var cluster = []string{
+	"cluster.enable=true", "secret.postgresUrl=postgres://meshtalk:secret@postgres:5432/meshtalk", "secret.redisPassword=secret",
+	"secret.jwtSecret=0123456789abcdef0123456789abcdef", "config.redis.host=redis", "config.rocketmq.name-server=namesrv:9876",
+}
+
+func TestChart(t *testing.T) {
+	for name, test := range map[string]struct {
+		values  []string
+		secrets map[string]string // of a Secret that is there already
+		check   func(*testing.T, *rendered)
+	}{
+		"one node": {check: isOneNode},
+		"one node, other ports and times": {
+			values: []string{
+				"config.websocket.port=9000", "config.tcpsocket.port=9001", "config.admin.port=9002", "config.limits.connections-per-ip=10",
+				"service.type=LoadBalancer", "service.externalTrafficPolicy=Local", "service.websocketPort=80", "stop.timeoutSeconds=120",
+				"stop.preStopSeconds=15", "persistence.storageClass=fast", "extraEnv[0].name=MESHTALK_LOG_LEVEL", "extraEnv[0].value=debug",
+				"fullnameOverride=talk", "podLabels.team=chat", "secret.adminToken=given",
+			},
+			check: isOneNode,
+		},
+		"one node, nothing kept, WebSocket only": {
+			values: []string{"persistence.enable=false", "config.tcpsocket.enable=false"},
+			check: func(t *testing.T, r *rendered) {
+				if len(r.set.Spec.VolumeClaimTemplates) != 0 {
+					t.Error("a volume is asked for")
+				}
+			},
+		},
+		"cluster": {values: cluster, check: isCluster},
+		"cluster with a Secret of its own, watched": {
+			values: []string{
+				"cluster.enable=true", "cluster.replicas=5", "secret.existing=theirs", "config.redis.address={redis-0:6379,redis-1:6379}",
+				"config.rocketmq.name-server=namesrv:9876", "serviceMonitor.enable=true", "serviceMonitor.labels.release=prometheus",
+				"podDisruptionBudget.maxUnavailable=40%",
+			},
+			secrets: map[string]string{
+				"admin-token": "token", "jwt-secret": "0123456789abcdef0123456789abcdef", "postgres-url": "postgres://a:b@c/d",
+				"rocketmq-access-key": "a", "rocketmq-secret-key": "b",
+			},
+			check: isWatched,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := []string{"lint", "--strict", "--quiet", chart}
+			for _, v := range test.values {
+				args = append(args, "--set", v)
+			}
+			output(t, exec.Command(tool(t, "HELM"), args...))
+			r := render(t, test.values...)
+			if out := output(t, r.meshtalk(t, test.secrets, "config", "check")); out != "ok\n" {
+				t.Error(out)
+			}
+			var e effective
+			if err := yaml.Unmarshal([]byte(output(t, r.meshtalk(t, test.secrets, "config", "print"))), &e); err != nil {
+				t.Fatal(err)
+			}
+			r.checkPorts(t, e)
+			r.checkStop(t, e)
+			r.checkSecurity(t, e)
+			r.checkSelectors(t)
+			r.checkMemory(t)
+			if e.Cluster.NodeID != r.set.Name+"-0" || e.Cluster.Advertise != r.set.Name+"-0."+r.set.Spec.ServiceName+":"+strconv.Itoa(int(e.Admin.Port)) {
+				t.Errorf("%+v", e.Cluster)
+			}
+			if e.Cluster.Enable == (*r.set.Spec.Replicas == 1) {
+				t.Errorf("%d nodes, a cluster: %v", *r.set.Spec.Replicas, e.Cluster.Enable)
+			}
+			test.check(t, r)
+		})
+	}
+}
+
+func isOneNode(t *testing.T, r *rendered) {
+	claims := r.set.Spec.VolumeClaimTemplates
+	if len(claims) != 1 || claims[0].Name != "data" || claims[0].Spec.Resources.Requests.Storage().IsZero() || r.budget != nil || r.monitor != nil {
+		t.Errorf("%+v %+v %+v", claims, r.budget, r.monitor)
+	}
+	if p := r.set.Spec.PersistentVolumeClaimRetentionPolicy; p == nil || p.WhenDeleted != apps.RetainPersistentVolumeClaimRetentionPolicyType {
+		t.Errorf("%+v", p)
+	}
+	if token := r.secret.Data["admin-token"]; string(token) != "given" && len(token) != 40 {
+		t.Errorf("the token is %q", token)
+	}
+}
+
+func isCluster(t *testing.T, r *rendered) {
+	if len(r.set.Spec.VolumeClaimTemplates) != 0 || r.budget == nil {
+		t.Fatalf("%+v %+v", r.set.Spec.VolumeClaimTemplates, r.budget)
+	}
+	if !maps.Equal(r.budget.Spec.Selector.MatchLabels, r.set.Spec.Selector.MatchLabels) || r.budget.Spec.MaxUnavailable.String() == "0" {
+		t.Errorf("%+v", r.budget.Spec)
+	}
+}
+
+func isWatched(t *testing.T, r *rendered) {
+	isCluster(t, r)
+	if r.secret != nil || r.monitor == nil || r.monitor.Metadata.Labels["release"] != "prometheus" || len(r.monitor.Spec.Endpoints) != 1 {
+		t.Fatalf("%+v %+v", r.secret, r.monitor)
+	}
+	e := r.monitor.Spec.Endpoints[0]
+	if e.Path != "/metrics" || e.Authorization.Credentials.Name != "theirs" || e.Authorization.Credentials.Key != "admin-token" {
+		t.Errorf("%+v", e)
+	}
+	var found []string
+	for name, s := range r.services {
+		if matches(r.monitor.Spec.Selector.MatchLabels, s.Labels) {
+			found = append(found, name)
+			if !slices.ContainsFunc(s.Spec.Ports, func(p core.ServicePort) bool { return p.Name == e.Port }) {
+				t.Errorf("%s has no port %s", name, e.Port)
+			}
+		}
+	}
+	if !slices.Equal(found, []string{r.set.Spec.ServiceName}) {
+		t.Errorf("the monitor finds %v", found)
+	}
+}
+
+func matches(selector, labels map[string]string) bool {
+	for key, value := range selector {
+		if labels[key] != value {
+			return false
+		}
+	}
+	return len(selector) > 0
+}
+
+// checkPorts: container, probes and Services speak of the ports that the configuration has.
+func (r *rendered) checkPorts(t *testing.T, e effective) {
+	t.Helper()
+	want := map[string]int32{"admin": e.Admin.Port}
+	if e.WebSocket.Enable {
+		want["websocket"] = e.WebSocket.Port
+	}
+	if e.TCPSocket.Enable {
+		want["tcp"] = e.TCPSocket.Port
+	}
+	c := r.container(t)
+	got := map[string]int32{}
+	for _, p := range c.Ports {
+		got[p.Name] = p.ContainerPort
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the container has %v, the configuration %v", got, want)
+	}
+	for path, p := range map[string]*core.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
+		if p == nil || p.HTTPGet == nil || p.HTTPGet.Path != path || got[p.HTTPGet.Port.StrVal] != e.Admin.Port {
+			t.Errorf("%s: %+v", path, p)
+		}
+	}
+	if p := c.StartupProbe; p == nil || p.HTTPGet.Path != "/healthz" || got[p.HTTPGet.Port.StrVal] != e.Admin.Port || p.PeriodSeconds*p.FailureThreshold < 120 {
+		t.Errorf("%+v", p)
+	}
+	if e.Admin.Host != "0.0.0.0" {
+		t.Errorf("nobody reaches the admin port of %q", e.Admin.Host)
+	}
+	clients, nodes := r.services[r.set.Name], r.services[r.set.Spec.ServiceName]
+	if len(r.services) != 2 || nodes.Spec.ClusterIP != core.ClusterIPNone || len(clients.Spec.Ports) != len(want)-1 || len(nodes.Spec.Ports) != 1 {
+		t.Errorf("%+v", r.services)
+	}
+	for name, s := range r.services {
+		for _, p := range s.Spec.Ports {
+			if _, is := got[p.TargetPort.StrVal]; !is || (p.TargetPort.StrVal == "admin") != (name == nodes.Name) {
+				t.Errorf("%s: %+v", name, p)
+			}
+		}
+	}
+}
+
+// checkStop: the pod is killed only when its stop has had its time.
+func (r *rendered) checkStop(t *testing.T, e effective) {
+	t.Helper()
+	timeout, err := time.ParseDuration(e.Shutdown.Timeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := r.container(t).Lifecycle.PreStop.Sleep
+	if before == nil || before.Seconds < 1 {
+		t.Fatalf("%+v", before)
+	}
+	grace := time.Duration(*r.pod().Spec.TerminationGracePeriodSeconds) * time.Second
+	if need := timeout + time.Duration(before.Seconds)*time.Second; grace < need+5*time.Second {
+		t.Errorf("%s until it is killed, a stop takes up to %s", grace, need)
+	}
+}
+
+// checkSecurity: no root, nothing to write but the volume, no variable that a Service of the namespace could add.
+func (r *rendered) checkSecurity(t *testing.T, e effective) {
+	t.Helper()
+	pod, s := r.pod().Spec, r.container(t).SecurityContext
+	if !*pod.SecurityContext.RunAsNonRoot || *pod.SecurityContext.RunAsUser == 0 || pod.SecurityContext.FSGroup == nil ||
+		pod.SecurityContext.SeccompProfile.Type != core.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("%+v", pod.SecurityContext)
+	}
+	if !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []core.Capability{"ALL"}) {
+		t.Errorf("%+v", s)
+	}
+	if *pod.EnableServiceLinks || *pod.AutomountServiceAccountToken {
+		t.Error("the pod is told of Services or of an account")
+	}
+	if at := r.mounted(t, "data"); at != path.Dir(e.DataDir) {
+		t.Errorf("the volume is at %s, the data in %s: a backup goes beside it", at, e.DataDir)
+	}
+}
+
+func (r *rendered) checkSelectors(t *testing.T) {
+	t.Helper()
+	labels := r.pod().Labels
+	if !matches(r.set.Spec.Selector.MatchLabels, labels) {
+		t.Errorf("StatefulSet: %v does not match %v", r.set.Spec.Selector.MatchLabels, labels)
+	}
+	for name, s := range r.services {
+		if !matches(s.Spec.Selector, labels) {
+			t.Errorf("%s: %v does not match %v", name, s.Spec.Selector, labels)
+		}
+	}
+}
+
+func (r *rendered) checkMemory(t *testing.T) {
+	t.Helper()
+	soft, ok := strings.CutSuffix(r.environment(t, map[string]string{"admin-token": ""})["GOMEMLIMIT"], "MiB")
+	mib, err := strconv.ParseInt(soft, 10, 64)
+	limits := r.container(t).Resources.Limits
+	if limit := limits.Memory().Value() >> 20; !ok || err != nil || mib >= limit || mib < limit*8/10 {
+		t.Errorf("GOMEMLIMIT %s of %d MiB", soft, limit)
+	}
+}
+
+func TestChartRefuses(t *testing.T) {
+	for _, test := range []struct {
+		values []string
+		want   string
+	}{
+		{[]string{"cluster.enable=true"}, "secret.postgresUrl"},
+		{[]string{"cluster.enable=true", "secret.postgresUrl=postgres://a:b@c/d"}, "secret.jwtSecret"},
+		{[]string{"config.websocket.enable=false", "config.tcpsocket.enable=false"}, "must be enabled"},
+		{[]string{`config.log\.level=debug`}, "log.level"},
+		{[]string{"config.data-dir=/data"}, "data-dir"},
+		{[]string{"config.admin.token=x"}, "token"},
+		{[]string{"stop.preStopSeconds=0"}, "preStopSeconds"},
+		{[]string{"replicas=3"}, "replicas"},
+	} {
+		if out, err := helm(t, chart, test.values...); err == nil || !strings.Contains(out, test.want) {
+			t.Errorf("%v: %v, want %q in\n%s", test.values, err, test.want, out)
+		}
+	}
+}
+
+// What the chart does not know, the server refuses: the configuration is checked by more than its looks.
+func TestChartConfigIsJudged(t *testing.T) {
+	r := render(t, "config.websocket.prot=8080")
+	if out, err := r.meshtalk(t, nil, "config", "check").CombinedOutput(); err == nil || !strings.Contains(string(out), "websocket.prot") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
