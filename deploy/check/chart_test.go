@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,12 +21,16 @@ import (
 
 const chart = root + "/deploy/helm/meshtalk"
 
-// helm renders the chart as release "chat" in namespace "talk" and returns what it says. Values are as --set takes them.
+// helm renders the chart as release "chat" in namespace "talk" and returns what it says. Values are as --set takes them, or a file of them.
 func helm(t *testing.T, chart string, values ...string) (out string, err error) {
 	t.Helper()
 	args := []string{"template", "chat", chart, "--namespace", "talk", "--kube-version", "1.34.0"}
 	for _, v := range values {
-		args = append(args, "--set", v)
+		option := "--set"
+		if strings.HasSuffix(v, ".yaml") {
+			option = "--values"
+		}
+		args = append(args, option, v)
 	}
 	b, err := exec.Command(tool(t, "HELM"), args...).CombinedOutput()
 	return string(b), err
@@ -469,4 +474,36 @@ func TestChartConfigIsJudged(t *testing.T) {
 	if out, err := r.meshtalk(t, nil, "config", "check").CombinedOutput(); err == nil || !strings.Contains(string(out), "websocket.prot") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// The example of docs/packaging.md is a cluster, with a Secret that has the keys that it names.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/packaging.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := regexp.MustCompile("(?s)```yaml\n(# cluster.yaml\n.*?)```").FindSubmatch(text)
+	if example == nil {
+		t.Fatal("no example")
+	}
+	file := filepath.Join(t.TempDir(), "cluster.yaml")
+	if err := os.WriteFile(file, example[1], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := render(t, file)
+	secrets := map[string]string{}
+	for _, m := range regexp.MustCompile(`--from-literal=([a-z-]+)=`).FindAllSubmatch(text, -1) {
+		value := "0123456789abcdef0123456789abcdef"
+		if string(m[1]) == "postgres-url" {
+			value = "postgres://meshtalk:secret@postgres/meshtalk"
+		}
+		secrets[string(m[1])] = value
+	}
+	if len(secrets) != 4 {
+		t.Error(secrets)
+	}
+	if out := output(t, r.meshtalk(t, secrets, "config", "check")); out != "ok\n" {
+		t.Error(out)
+	}
+	isCluster(t, r)
 }
