@@ -6,6 +6,10 @@ BIN          := bin
 TOOLS        := $(CURDIR)/$(BIN)/tools
 LINT_VERSION := v2.7.2
 LINT         := $(TOOLS)/golangci-lint-$(LINT_VERSION)
+HELM_VERSION := v3.22.0
+HELM         := $(TOOLS)/helm-$(HELM_VERSION)
+NFPM_VERSION := v2.45.2
+NFPM         := $(TOOLS)/nfpm-$(NFPM_VERSION)
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
@@ -28,7 +32,7 @@ BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 15m
 E2E_TIMEOUT  ?= 30m
 
-.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
+.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus dist packages reproducible tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -66,6 +70,19 @@ examples: ## build the example programs, and run them by their tests
 
 prometheus: ## alerts and dashboards against a running server, with Prometheus' own parser (a module of its own)
 	cd deploy/prometheus/check && $(GO) vet ./... && $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./...
+
+dist: $(NFPM) ## release archives, Debian packages, Helm chart and checksums into dist/
+	VERSION=$(VERSION) COMMIT=$(COMMIT) NFPM=$(NFPM) scripts/dist.sh
+
+# The chart's and the packages' tests are a module of their own, for what they need of Kubernetes.
+PACKAGE_TESTS = cd deploy/check && HELM=$(HELM) NFPM=$(NFPM) MESHTALK=$(CURDIR)/$(BIN)/meshtalk $(GO) test -count=1 -timeout $(TEST_TIMEOUT)
+
+packages: build $(HELM) $(NFPM) ## chart, Debian package and archives of this architecture, built, looked at, installed and run
+	cd deploy/check && $(GO) vet ./...
+	$(PACKAGE_TESTS) ./...
+
+reproducible: $(HELM) $(NFPM) ## `make dist` for all architectures twice, each with a cache of its own: the same bytes (minutes)
+	MESHTALK_DIST=all $(PACKAGE_TESTS) -run TestReproducible -v ./...
 
 # What npm installs stands in node_modules/ at the root, for all packages, as package-lock.json says.
 NODE_MODULES := node_modules/.package-lock.json
@@ -113,14 +130,22 @@ vet: ## go vet
 imports: ## who may import whom, and what the documents say of the code
 	$(GO) test ./internal/lint/...
 
-tools: $(LINT) ## installs what `check` needs beside Go into bin/tools
+tools: $(LINT) $(HELM) $(NFPM) ## installs what `check` needs beside Go into bin/tools
 
 $(LINT):
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv $(TOOLS)/golangci-lint $@
 
-check: fmt imports build vet lint ts race examples prometheus fuzz e2e browser ## everything that CI runs, the cheap first
+$(HELM):
+	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	mv $(TOOLS)/helm $@
+
+$(NFPM):
+	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv $(TOOLS)/nfpm $@
+
+check: fmt imports build vet lint ts race examples prometheus packages fuzz e2e browser ## everything that CI runs, the cheap first
 	@echo "check: all passed"
 
-clean: ## removes bin/; ./data is yours
-	rm -rf $(BIN)
+clean: ## removes bin/ and dist/; ./data is yours
+	rm -rf $(BIN) dist
