@@ -28,7 +28,7 @@ BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 15m
 E2E_TIMEOUT  ?= 30m
 
-.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus tools clean help
+.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e docs examples ts web browser fmt vet imports prometheus tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -58,7 +58,10 @@ chaos: ## the faults of a cluster, many times each (about an hour)
 	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e/...
 
 e2e: ## black-box tests of a server in a process of its own: kill -9, full disk, no descriptors left
-	$(AS_ROOT) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/...
+	$(AS_ROOT) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e
+
+docs: build $(NODE_MODULES) ## every command of README.md and docs/getting-started.md, and the code of all documents
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./e2e/docs
 
 examples: ## build the example programs, and run them by their tests
 	$(GO) build -o $(BIN)/examples/ ./examples/...
@@ -119,7 +122,7 @@ $(LINT):
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv $(TOOLS)/golangci-lint $@
 
-check: fmt imports build vet lint ts race examples prometheus fuzz e2e browser ## everything that CI runs, the cheap first
+check: fmt imports build vet lint ts race examples docs prometheus fuzz e2e browser ## everything that CI runs, the cheap first
 	@echo "check: all passed"
 
 clean: ## removes bin/; ./data is yours
