@@ -57,26 +57,60 @@ func (d *desk) read(t *testing.T, doc string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts, err := markdown.Parts(string(text))
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := os.RemoveAll(d.clone); err != nil { // of the page before
 		t.Fatal(err)
+	}
+	if err := d.follow(t, string(text)); err != nil {
+		t.Fatalf("%s:%v", doc, err)
+	}
+}
+
+// follow does what a text says.
+func (d *desk) follow(t *testing.T, text string) error {
+	parts, err := markdown.Parts(text)
+	if err != nil {
+		return err
 	}
 	r := &reader{t: t, desk: d, shell: d.newShell(t), terminals: map[string]*terminal{}}
 	defer r.tidy()
 	for _, p := range parts {
 		begun := time.Now()
 		if err := r.step(p); err != nil {
-			t.Fatalf("%s:%d: %s %s: %v", doc, p.Line, p.Lang, p.Info, err)
+			return fmt.Errorf("%d: %s %s: %w", p.Line, p.Lang, p.Info, err)
 		}
 		if p.Code {
-			t.Logf("%s:%d: %s %s: %.1f s", doc, p.Line, p.Lang, p.Info, time.Since(begun).Seconds())
+			t.Logf("line %d: %s %s: %.1f s", p.Line, p.Lang, p.Info, time.Since(begun).Seconds())
 		}
 	}
 	if err := r.stopServer(); err != nil {
-		t.Errorf("%s: at its end: %v", doc, err)
+		return fmt.Errorf("at its end: %w", err)
+	}
+	return nil
+}
+
+// The reader notices what does not work: each text breaks one thing.
+func TestReader(t *testing.T) {
+	if os.Getenv(inside) != "" {
+		t.Skip("it needs no network of its own")
+	}
+	d := &desk{dir: t.TempDir(), env: os.Environ()}
+	for text, want := range map[string]string{
+		"```sh\ncd /\n```\n```sh\n[ $PWD = / ]\n```\n": "",
+		"```sh\nfalse\ntrue\n```\n":                    "false: exit code 1",
+		"```sh\nfalse | true\n```\n":                   "exit code 1",
+		"```sh\necho (\n```\n":                         "exit code",
+		"```sh server\ntrue\n```\n":                    "it ended",
+		"```sh meanwhile\nfalse\n```\n":                "exit status 1",
+		"```sh no-run for a reason\nfalse\n```\n":      "",
+		"```sh quickly\ntrue\n```\n":                   "nobody knows",
+		"```text seen by bob\nx\n```\n":                "no such terminal",
+		"```sh terminal bob\ncat\n```\n```text typed by bob\nhello\n```\n```text seen by bob\nhello\nhello\n```\n": "",
+		"```sh terminal bob\ntrue\n```\n```text seen by bob\nhello\n```\n":                                         "does not come",
+	} {
+		err := d.follow(t, text)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n%v, want %q", text, err, want)
+		}
 	}
 }
 

@@ -207,7 +207,7 @@ func TestBlocks(t *testing.T) {
 			t.Errorf("%s: %v", doc, err)
 		}
 		for _, p := range parts {
-			if p.Lang == "json" && !json.Valid([]byte(p.Text)) {
+			if p.Lang == "json" && !json.Valid([]byte(strings.ReplaceAll(p.Text, "{…}", "{}"))) {
 				t.Errorf("%s:%d is no JSON", doc, p.Line)
 			}
 			if reason, ok := strings.CutPrefix(p.Info, "no-run"); ok {
