@@ -209,10 +209,10 @@ func (r *reader) startServer(text string) error {
 		}
 		select {
 		case <-j.ended:
-			return fmt.Errorf("it ended: %v\n%s", j.err, j.output())
+			return fmt.Errorf("it ended: %s\n%s", how(j.err), j.output())
 		default:
 			if time.Now().After(late) {
-				return fmt.Errorf("not ready: %v\n%s", err, j.output())
+				return fmt.Errorf("not ready: %s\n%s", how(err), j.output())
 			}
 		}
 	}
@@ -340,6 +340,14 @@ type job struct {
 	new chan struct{} // closed and made anew whenever something was printed
 }
 
+// how tells of an end that may have been in order.
+func how(err error) string {
+	if err == nil {
+		return "without an error"
+	}
+	return err.Error()
+}
+
 var errLate = errors.New("it does not end")
 
 // start runs commands in a shell of their own.
@@ -441,7 +449,7 @@ func (x *terminal) shows(text string) error {
 			select {
 			case <-news:
 			case <-x.job.ended:
-				return fmt.Errorf("%q does not come, the program has ended: %v\n%s", line, x.job.err, x.job.output())
+				return fmt.Errorf("%q does not come, the program has ended: %s\n%s", line, how(x.job.err), x.job.output())
 			case <-late:
 				return fmt.Errorf("%q does not come:\n%s", line, x.job.output())
 			}
