@@ -144,7 +144,7 @@ func documents(t *testing.T) []string { return listed(t, "*.md") }
 // listed are the files of the repository that match a pattern: those that git knows or would take.
 func listed(t *testing.T, pattern string) []string {
 	t.Helper()
-	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", pattern)
+	cmd := exec.Command("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", pattern)
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
