@@ -32,7 +32,7 @@ BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 15m
 E2E_TIMEOUT  ?= 30m
 
-.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e examples ts web browser fmt vet imports prometheus dist packages reproducible tools clean help
+.PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e docs examples ts web browser fmt vet imports prometheus dist packages reproducible tools clean help
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -62,7 +62,10 @@ chaos: ## the faults of a cluster, many times each (about an hour)
 	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e/...
 
 e2e: ## black-box tests of a server in a process of its own: kill -9, full disk, no descriptors left
-	$(AS_ROOT) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/...
+	$(AS_ROOT) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e
+
+docs: build $(NODE_MODULES) ## every command of README.md and docs/getting-started.md, and the code of all documents
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./e2e/docs
 
 examples: ## build the example programs, and run them by their tests
 	$(GO) build -o $(BIN)/examples/ ./examples/...
@@ -144,7 +147,7 @@ $(NFPM):
 	GOBIN=$(TOOLS) GOFLAGS= $(GO) install -ldflags '-s -w' github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	mv $(TOOLS)/nfpm $@
 
-check: fmt imports build vet lint ts race examples prometheus packages fuzz e2e browser ## everything that CI runs, the cheap first
+check: fmt imports build vet lint ts race examples docs prometheus packages fuzz e2e browser ## everything that CI runs, the cheap first
 	@echo "check: all passed"
 
 clean: ## removes bin/ and dist/; ./data is yours
