@@ -36,10 +36,10 @@ func often(short, long int) int {
 
 // The services are shared by the tests of the cluster, each of which has a database, topics and a number of Redis of its own.
 var shared struct {
-	once  sync.Once
-	set   *services.Set
-	err   error
-	tests atomic.Int32
+	once             sync.Once
+	set              *services.Set
+	err              error
+	tests, databases atomic.Int32
 }
 
 func sharedServices(t *testing.T) *services.Set {
@@ -73,19 +73,18 @@ func launch(t *testing.T, n int, through func(i int, a *access)) *fleet {
 	t.Helper()
 	set := sharedServices(t)
 	number := shared.tests.Add(1)
-	database := fmt.Sprintf("e2e_%d", number)
-	createDatabase(t, set.Postgres.URL, database)
+	database := newDatabase(t, set)
 	f := &fleet{t: t, set: set, nodes: make([]*process, n)}
 	for i := range n {
 		a := access{redis: set.Redis.Addr, postgres: set.Postgres.Addr, rocketmq: set.NameServer.Addr}
 		if through != nil {
 			through(i, &a)
 		}
-		u, err := url.Parse(set.Postgres.URL)
+		u, err := url.Parse(database)
 		if err != nil {
 			t.Fatal(err)
 		}
-		u.Host, u.Path = a.postgres, "/"+database
+		u.Host = a.postgres
 		f.options = append(f.options, nodeOptions(t, i, int(number), u.String(), a))
 		f.dirs = append(f.dirs, t.TempDir())
 	}
@@ -96,17 +95,25 @@ func launch(t *testing.T, n int, through func(i int, a *access)) *fleet {
 	return f
 }
 
-func createDatabase(t *testing.T, server, name string) {
+// newDatabase makes an empty database and gives its URL.
+func newDatabase(t *testing.T, set *services.Set) string {
 	t.Helper()
 	ctx := patient(t)
-	c, err := pgx.Connect(ctx, server)
+	c, err := pgx.Connect(ctx, set.Postgres.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close(ctx) }()
+	name := fmt.Sprintf("e2e_%d", shared.databases.Add(1))
 	if _, err := c.Exec(ctx, "create database "+name); err != nil {
 		t.Fatal(err)
 	}
+	u, err := url.Parse(set.Postgres.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	return u.String()
 }
 
 func nodeOptions(t *testing.T, i, number int, database string, a access) string {
@@ -336,6 +343,23 @@ func (f *fleet) sendTo(ctx context.Context, node int, to, content string) {
 	}
 }
 
+// node is one of GET /v1/nodes.
+type node struct {
+	Node   string
+	Queues []int
+	Lag    map[int]int64
+}
+
+// nodes are the live nodes as p tells of them.
+func (p *process) nodes() []node {
+	p.t.Helper()
+	var answer struct{ Nodes []node }
+	if err := json.Unmarshal(p.call("GET", "/v1/nodes", ""), &answer); err != nil {
+		p.t.Fatal(err)
+	}
+	return answer.Nodes
+}
+
 // A message, a group and presence across nodes, and what the API says of it.
 func TestClusterTalks(t *testing.T) {
 	f := launch(t, 3, nil)
@@ -346,21 +370,13 @@ func TestClusterTalks(t *testing.T) {
 	f.delivered(2, 0, "and back")
 	c.finish()
 	until(t, "every queue has an owner", func() (any, bool) {
-		var answer struct {
-			Nodes []struct {
-				Node   string
-				Queues []int
-			}
-		}
-		if err := json.Unmarshal(f.nodes[1].call("GET", "/v1/nodes", ""), &answer); err != nil {
-			t.Fatal(err)
-		}
+		nodes := f.nodes[1].nodes()
 		owners := map[int]int{}
-		for _, n := range answer.Nodes {
+		for _, n := range nodes {
 			for _, q := range n.Queues {
 				owners[q]++
 			}
 		}
-		return answer, len(answer.Nodes) == 3 && len(owners) == 4
+		return nodes, len(nodes) == 3 && len(owners) == 4
 	})
 }
