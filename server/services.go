@@ -39,16 +39,19 @@ func (s *Server) openCluster(ctx context.Context) (cluster.Cluster, error) {
 		self := cluster.Node{ID: id, Incarnation: incarnation(), Since: time.Now().UnixMilli()}
 		return clusterlocal.New(self, s.load), nil
 	}
-	addresses := s.o.Redis.Address
+	key, addresses := "redis.address", s.o.Redis.Address
 	if len(addresses) == 0 {
-		addresses = []string{net.JoinHostPort(s.o.Redis.Host, strconv.Itoa(s.o.Redis.Port))}
+		key, addresses = "redis.host", []string{net.JoinHostPort(s.o.Redis.Host, strconv.Itoa(s.o.Redis.Port))}
 	}
 	c, err := redis.New(ctx, redis.Options{
-		Addresses: addresses, Password: s.o.Redis.Password, DB: s.o.Redis.DB,
+		Addresses: addresses, Password: s.o.Redis.Password, DB: s.o.Redis.DB, Master: s.o.Redis.SentinelMaster,
 		Node: cluster.Node{ID: id, Address: s.o.Cluster.Advertise}, Load: s.load, Logf: s.logf("cluster"),
 	})
-	if err != nil {
-		return nil, fmt.Errorf("redis.host: %w", err)
+	switch {
+	case errors.Is(err, redis.ErrTaken):
+		return nil, fmt.Errorf("cluster.node-id: %w (set another one)", err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	s.redis = c
 	return c, nil
