@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -65,8 +64,8 @@ type fleet struct {
 	nodes []*process // nil = down
 }
 
-// access is how one node reaches the services; tests put proxies between.
-type access struct{ redis, postgres, rocketmq string }
+// access is how one node reaches the services; tests put proxies between. With a master, redis is a Sentinel.
+type access struct{ redis, master, postgres, rocketmq string }
 
 // launch starts n nodes. through, when set, changes how node i reaches the services.
 func launch(t *testing.T, n int, through func(i int, a *access)) *fleet {
@@ -118,17 +117,9 @@ func newDatabase(t *testing.T, set *services.Set) string {
 
 func nodeOptions(t *testing.T, i, number int, database string, a access) string {
 	t.Helper()
-	host, port, err := net.SplitHostPort(a.redis)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
 	b, err := json.Marshal(map[string]any{
 		"Postgres": map[string]any{"URL": database},
-		"Redis":    map[string]any{"Host": host, "Port": p, "DB": number % 16},
+		"Redis":    map[string]any{"Address": []string{a.redis}, "SentinelMaster": a.master, "DB": number % 16},
 		"RocketMQ": map[string]any{
 			"NameServer": a.rocketmq, "ProducerGroup": "e2e", "LogQueues": 4,
 			"LogTopic": fmt.Sprintf("e2e_log_%d", number), "PushTopic": fmt.Sprintf("e2e_push_%d", number),

@@ -111,6 +111,9 @@ func masterOf(ctx context.Context, client rueidis.Client, name string) (string, 
 // open opens the client that works.
 func open(o *Options, address string, s seen) (client rueidis.Client, err error) {
 	option := clientOption(o, address)
+	if o.Master != "" && s.mode != watched {
+		return nil, fmt.Errorf("it is no Sentinel, but a server, and a master %q is to be asked for", o.Master)
+	}
 	switch s.mode {
 	case single:
 		if len(o.Addresses) > 1 {
