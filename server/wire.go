@@ -127,7 +127,7 @@ func (s *Server) load() cluster.Load {
 		return cluster.Load{}
 	}
 	load := cluster.Load{Connections: s.engine.Connections(), Sessions: s.sessions.Stats().Sessions}
-	if s.logged() {
+	if s.o.logged() {
 		load.Queues, _ = s.partitions.Owned()
 		load.Lag = s.hub.Stats().Lag
 		load.Unfit = s.fit.look(s.hub.LogState(), s.store.State())

@@ -90,12 +90,12 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
-	client, m, err := connect(ctx, &o)
+	client, s, err := connect(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{
-		o: o, self: o.Node, client: client, mode: m,
+		o: o, self: o.Node, client: client, mode: s.mode,
 		gate: newGate(), nodes: newNodes(o.Node.ID), routes: newRoutes(),
 		questions: newQuestions(), poke: make(chan struct{}, 1), byes: make(chan string, 16),
 	}
