@@ -8,8 +8,11 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -369,5 +372,71 @@ func TestClusterTalks(t *testing.T) {
 			}
 		}
 		return nodes, len(nodes) == 3 && len(owners) == 4
+	})
+}
+
+// What operators see of a cluster: nodes, owners and lag by the API and the command, and each service in /readyz, /v1/stats and /metrics,
+// also while it is away.
+func TestClusterIsShown(t *testing.T) {
+	f := launch(t, 2, nil)
+	for i, p := range f.nodes {
+		until(t, "every queue has one owner", func() (any, bool) {
+			nodes := p.nodes()
+			owned := 0
+			for _, n := range nodes {
+				owned += len(n.Queues)
+			}
+			return nodes, len(nodes) == 2 && owned == 4 && nodes[0].Node == fmt.Sprintf("node%d", i+1)
+		})
+	}
+	f.delivered(0, 1, "shown")
+	out, err := exec.Command(program(t), "nodes", "--admin", f.nodes[0].urls["admin"]).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`(?m)^node1 .* [0-4]$`, `(?m)^node2 .* [0-4]$`, `(?m)^0 +node[12] +0$`, `(?m)^3 +node[12] +0$`} {
+		if !regexp.MustCompile(line).Match(out) {
+			t.Errorf("no line %s in\n%s", line, out)
+		}
+	}
+	p := f.nodes[0]
+	p.shows(t, "postgres", "store", true, true)
+	p.shows(t, "rocketmq", "log", true, true)
+	p.shows(t, "redis", "cluster", true, true)
+
+	must(t, f.set.Redis.Kill())
+	p.shows(t, "redis", "cluster", false, true) // its users are served all the same
+	must(t, f.set.Postgres.Kill())
+	p.shows(t, "postgres", "store", false, false)
+	must(t, f.set.Broker.Kill())
+	p.shows(t, "rocketmq", "log", false, false)
+	for _, s := range []*services.Service{f.set.Broker, f.set.Postgres, f.set.Redis} {
+		must(t, s.Start())
+	}
+	p.shows(t, "rocketmq", "log", true, true)
+	p.shows(t, "postgres", "store", true, true)
+	p.shows(t, "redis", "cluster", true, true)
+	f.delivered(0, 1, "shown-again")
+}
+
+// shows waits until a service is shown as up or not, everywhere, and its part of the node as ready or not.
+func (p *process) shows(t *testing.T, service, part string, up, ready bool) {
+	t.Helper()
+	until(t, fmt.Sprintf("%s is up: %v, %s is ready: %v", service, up, part, ready), func() (any, bool) {
+		var stats struct {
+			Services map[string]struct {
+				Up    bool
+				Error string
+			}
+		}
+		if err := json.Unmarshal(p.call("GET", "/v1/stats", ""), &stats); err != nil {
+			t.Fatal(err)
+		}
+		told := stats.Services[service]
+		metric, there := p.metrics()[fmt.Sprintf("meshtalk_service_up{service=%q}", service)]
+		state := p.readiness().Parts[part]
+		says := up == !strings.Contains(state.State, "not reached") || part != "cluster"
+		return fmt.Sprint(stats.Services, metric, state), told.Up == up && (told.Error == "") == up && there && (metric == 1) == up &&
+			state.OK == ready && state.State != "" && says
 	})
 }
