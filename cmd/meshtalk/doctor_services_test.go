@@ -175,7 +175,7 @@ func reconfigure(t *testing.T, set *services.Set, settings string) {
 	if err := os.WriteFile(filepath.Join(set.Dir, string(services.Broker), "extra.conf"), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := set.Broker.Stop(); err != nil {
+	if err := set.Broker.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := set.Broker.Start(); err != nil {
