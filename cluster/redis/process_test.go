@@ -3,6 +3,7 @@ package redis
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,6 +28,11 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(nodeVariable); text != "" {
 		runNode(strings.Fields(text))
 		return
+	}
+	// The parallel ones wait for leases to end: not for cores, which is what their number follows otherwise.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
