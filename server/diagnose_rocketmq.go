@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -46,7 +47,7 @@ func diagnoseRocketMQ(ctx context.Context, o Options) []Finding {
 
 // judgeBroker: what it acknowledges must be on its disk, or in two memories.
 func judgeBroker(b rocketmq.BrokerReport, log bool) Finding {
-	f := Finding{Check: "rocketmq broker", Value: fmt.Sprintf("%s at %s, %s, %s, %s", b.Name, b.Address, b.Version, b.FlushDisk, b.Role)}
+	f := Finding{Check: "rocketmq broker", Value: fmt.Sprintf("%s at %s, %s, %s, %s", b.Name, b.Address, cmp.Or(b.Version, "version not told"), b.FlushDisk, b.Role)}
 	if b.Err != nil {
 		f.Value = fmt.Sprintf("%s at %s", b.Name, b.Address)
 		return f.but(Failure, "does not answer: "+b.Err.Error(), "messages: those whose partition is there are UNAVAILABLE",

@@ -3,7 +3,9 @@ package rocketmq
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
+	"time"
 )
 
 // Report is what Inspect finds of a cluster of RocketMQ.
@@ -15,7 +17,7 @@ type Report struct {
 // BrokerReport is what a broker says of itself; with an Err it says nothing.
 type BrokerReport struct {
 	Name, Address string
-	Version       string // such as V5_3_3
+	Version       string // such as V5_3_3; "" = it did not tell
 	FlushDisk     string // SYNC_FLUSH or ASYNC_FLUSH
 	Role          string // SYNC_MASTER, ASYNC_MASTER or SLAVE
 	Err           error
@@ -56,15 +58,29 @@ func (c *Client) inspectBroker(ctx context.Context, name string) BrokerReport {
 		return r
 	}
 	r.FlushDisk, r.Role = property(config.body, "flushDiskType"), property(config.body, "brokerRole")
-	runtime, err := c.call(ctx, name, &command{code: reqBrokerRuntime})
-	if err != nil {
-		r.Err = err
-		return r
-	}
-	var table struct{ Table map[string]string }
-	r.Err = decodeJSON(runtime.body, &table)
-	r.Version = table.Table["brokerVersionDesc"]
+	r.Version, r.Err = c.brokerVersion(ctx, name)
 	return r
+}
+
+// brokerVersion asks a broker for its version. One that has just started refuses that for some seconds, as it has no statistics yet: when
+// ctx ends before, the version is not known.
+func (c *Client) brokerVersion(ctx context.Context, name string) (string, error) {
+	for {
+		runtime, err := c.call(ctx, name, &command{code: reqBrokerRuntime})
+		var refused *refusal
+		switch {
+		case errors.As(err, &refused):
+			if !sleep(ctx, 100*time.Millisecond) {
+				return "", nil
+			}
+			continue
+		case err != nil:
+			return "", err
+		}
+		var table struct{ Table map[string]string }
+		err = decodeJSON(runtime.body, &table)
+		return table.Table["brokerVersionDesc"], err
+	}
 }
 
 // property is a value of Java's properties, name=value in each line.
