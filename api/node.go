@@ -68,6 +68,9 @@ func (s *server) getStats(_ context.Context, in *input) ([]byte, error) {
 			"filterHits":  h.Store.FilterHits,
 		},
 	})
+	if h.Lag != nil {
+		stats["lag"] = h.Lag
+	}
 	return encode(stats)
 }
 

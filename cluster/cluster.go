@@ -103,7 +103,7 @@ type Cluster interface {
 	// Self is this node. Alone tells that there can be no others: nothing needs to be sent.
 	Self() Node
 	Alone() bool
-	// Run receives for r until ctx ends.
+	// Run receives for r until ctx ends. An error before that tells that this node cannot be part of the cluster any more: it is to stop.
 	Run(ctx context.Context, r Receiver) error
 	// Join publishes a login as the newest of its (user, terminal); the older session, if another node has one, gets Superseded
 	// there. When the others cannot be reached it succeeds all the same: the route is published as soon as they can be, and the newer

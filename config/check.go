@@ -11,7 +11,7 @@ import (
 // check judges what several keys together say, and the files that they name.
 func (c *Config) check() error {
 	for _, rule := range []func(*Config) error{
-		checkPorts, checkHeartbeat, checkCluster,
+		checkPorts, checkHeartbeat, checkCluster, checkSentinel,
 		func(c *Config) error { return server.Check(c.Options) },
 	} {
 		if err := rule(c); err != nil {
@@ -50,6 +50,13 @@ func checkHeartbeat(c *Config) error {
 	if o := c.Options; o.HeartbeatTimeout <= o.HeartbeatInterval {
 		return fmt.Errorf("heartbeat.timeout: %s (%s): expected more than heartbeat.interval, %s",
 			formatDuration(o.HeartbeatTimeout), c.Origin("heartbeat.timeout"), formatDuration(o.HeartbeatInterval))
+	}
+	return nil
+}
+
+func checkSentinel(c *Config) error {
+	if o := c.Options.Redis; o.SentinelMaster != "" && len(o.Address) == 0 {
+		return fmt.Errorf("redis.sentinel.master: %q (%s): expected the Sentinels in redis.address too", o.SentinelMaster, c.Origin("redis.sentinel.master"))
 	}
 	return nil
 }

@@ -114,7 +114,7 @@ func TestEveryKeyEveryWay(t *testing.T) {
 		"auth.jwt.public-key-files": "",
 		"heartbeat.interval":        "20s", "heartbeat.timeout": "50s",
 		"store.postgres.url": "postgres://u:p@h/d?password=x", "redis.host": "r.example", "redis.password": "p",
-		"redis.address": "a:1,b:2", "rocketmq.name-server": "a:1;b:2", "rocketmq.producer.group": "g",
+		"redis.address": "a:1,b:2", "redis.sentinel.master": "mymaster", "rocketmq.name-server": "a:1;b:2", "rocketmq.producer.group": "g",
 		"rocketmq.access-key": "k", "rocketmq.secret-key": "s", "rocketmq.log.topic": "l", "rocketmq.push.topic": "p",
 		"rocketmq.event.topic": "e", "cluster.node-id": "n1", "cluster.advertise": "10.0.0.1:7000",
 		"log.level": "debug", "log.format": "json",
@@ -133,8 +133,8 @@ func TestEveryKeyEveryWay(t *testing.T) {
 				t.Fatalf("%s: no value in this test", k.Name)
 			}
 		}
-		if k.Name == "websocket.enable" || k.Name == "cluster.enable" {
-			continue // both have conditions
+		if k.Name == "websocket.enable" || k.Name == "cluster.enable" || k.Name == "redis.sentinel.master" {
+			continue // they have conditions
 		}
 		switch k.Name {
 		case "performance.boss-threads":
@@ -292,6 +292,8 @@ func TestRefusals(t *testing.T) {
 		{flags: []string{"store.postgres.url=mysql://h/d"}, want: []string{"store.postgres.url", "postgres://"}},
 		{flags: []string{"redis.port=0"}, want: []string{"redis.port", "1 to 65535"}},
 		{flags: []string{"redis.address=a"}, want: []string{"redis.address", "host:port"}},
+		{flags: []string{"redis.sentinel.master=m"}, want: []string{"redis.sentinel.master", "redis.address too"}},
+		{flags: []string{"redis.address=a:1", "redis.sentinel.master=my master"}, want: []string{"redis.sentinel.master", "letters"}},
 		{flags: []string{"rocketmq.name-server=a"}, want: []string{"rocketmq.name-server", "host:port"}},
 		{flags: []string{"rocketmq.log.topic="}, want: []string{"rocketmq.log.topic", "letters"}},
 		{flags: []string{"cluster.node-id=a/b"}, want: []string{"cluster.node-id", "64 bytes"}},

@@ -163,7 +163,9 @@ func serviceKeys() []field {
 		row("redis.port", "port of redis.host", func(o *o) *int { return &o.Redis.Port }, between(1, 65535)),
 		secret(row("redis.password", "password", func(o *o) *string { return &o.Redis.Password }, nil)),
 		row("redis.db", "number of the database", func(o *o) *int { return &o.Redis.DB }, between(0, 1_000_000)),
-		row("redis.address", "host:port of each node of a Redis Cluster or Sentinel", func(o *o) *[]string { return &o.Redis.Address }, addresses),
+		row("redis.address", "host:port of some servers of a Redis Cluster, or of the Sentinels", func(o *o) *[]string { return &o.Redis.Address }, addresses),
+		row("redis.sentinel.master", "what the Sentinels of redis.address call the Redis; none = the only one that they watch",
+			func(o *o) *string { return &o.Redis.SentinelMaster }, sentinelMaster),
 
 		row("rocketmq.name-server", "host:port, several separated by semicolons; none = commit straight into the store",
 			func(o *o) *string { return &o.RocketMQ.NameServer }, nameServers),

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -161,6 +162,18 @@ func TestOwnKeyBeforeSeedKey(t *testing.T) {
 		if got := load(t, text, nil).Options.Redis.Host; got != "ours" {
 			t.Errorf("%q: got %q", text, got)
 		}
+	}
+}
+
+// Spring's names of Sentinels and of the servers of a Redis Cluster are known.
+func TestSpringRedis(t *testing.T) {
+	r := load(t, "spring.redis:\n  sentinel:\n    master: mymaster\n    nodes: a:26379, b:26379\n", nil).Options.Redis
+	if r.SentinelMaster != "mymaster" || !slices.Equal(r.Address, []string{"a:26379", "b:26379"}) {
+		t.Errorf("Sentinel: %+v", r)
+	}
+	r = load(t, "spring.redis.cluster:\n  nodes: [a:6379, b:6379]\n  max-redirects: 3\n", nil).Options.Redis
+	if r.SentinelMaster != "" || !slices.Equal(r.Address, []string{"a:6379", "b:6379"}) {
+		t.Errorf("Redis Cluster: %+v", r)
 	}
 }
 

@@ -173,6 +173,16 @@ func printable(v any) string {
 	return ""
 }
 
+var masterName = regexp.MustCompile(`^[A-Za-z0-9._-]*$`)
+
+// sentinelMaster is a name as Sentinels take it.
+func sentinelMaster(v any) string {
+	if masterName.MatchString(v.(string)) {
+		return ""
+	}
+	return "letters, digits, dots, dashes and underscores"
+}
+
 var topicName = regexp.MustCompile(`^[%A-Za-z0-9_-]{1,127}$`)
 
 func topic(v any) string {

@@ -57,6 +57,8 @@ var seedIgnored = []string{
 var seedKeys = map[string]string{
 	"spring.redis.host": "redis.host", "spring.redis.port": "redis.port", "spring.redis.password": "redis.password",
 	"spring.redis.database": "redis.db", "spring.redis.db": "redis.db", "spring.redis.address": "redis.address",
+	"spring.redis.sentinel.master": "redis.sentinel.master", "spring.redis.sentinel.nodes": "redis.address",
+	"spring.redis.cluster.nodes": "redis.address",
 }
 
 // fileReader walks through a YAML file.

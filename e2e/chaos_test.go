@@ -2,9 +2,13 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -104,6 +108,52 @@ func TestClusterRedisIsEmptied(t *testing.T) {
 		f.delivered(0, 1, fmt.Sprintf("after-flush-%d", round))
 	}
 	c.finish()
+}
+
+// The Redis dies and its Sentinel makes the replica the master: nobody is logged out, and users of other nodes are reached again.
+func TestClusterRedisFailsOver(t *testing.T) {
+	first := services.StartRedis(t)
+	second := services.StartReplica(t, first)
+	sentinel := services.StartSentinel(t, map[string]*services.RedisServer{"mesh": first, "another": services.StartRedis(t)})
+	until(t, "the Sentinel knows the replica", func() (any, bool) {
+		s := sentinel.Do("SENTINEL REPLICAS mesh")
+		return s, strings.Contains(s, strconv.Itoa(second.Port))
+	})
+	f := launch(t, 3, func(_ int, a *access) { a.redis, a.master = sentinel.Addr, "mesh" })
+	ctx := patient(t)
+	c := f.employ(ctx, 8)
+	c.acknowledged(200)
+	stays, err := connect(ctx, f.nodes[1], "tcp", "stays")
+	must(t, err)
+	defer func() { _ = stays.Close() }()
+	f.routed(0, "stays", "node2")
+	first.Kill()
+	failed := time.Now()
+	c.acknowledged(200)
+	f.sendTo(ctx, 0, "stays", "after the fail-over")
+	must(t, awaitContent(ctx, stays, `"after the fail-over"`))
+	f.routed(0, "stays", "node2")
+	t.Logf("a user of another node is seen again %v after the death of the Redis", time.Since(failed))
+	if role := second.Do("ROLE"); !strings.Contains(role, "master") {
+		t.Errorf("the replica is no master: %s", role)
+	}
+	_, err = exchange(ctx, stays, `{"cmd":1,"id":"still here"}`)
+	must(t, err)
+	f.delivered(2, 0, "between others")
+	c.finish()
+}
+
+// routed waits until a node tells where a user of another node is.
+func (f *fleet) routed(from int, user, node string) {
+	f.t.Helper()
+	until(f.t, user+" is at "+node, func() (any, bool) {
+		var answer struct{ Terminals []struct{ Node string } }
+		status, b, err := f.nodes[from].request("GET", "/v1/users/"+user, "")
+		if err != nil || status != http.StatusOK || json.Unmarshal(b, &answer) != nil {
+			return fmt.Sprintf("%d %s %v", status, b, err), false
+		}
+		return answer, len(answer.Terminals) == 1 && answer.Terminals[0].Node == node
+	})
 }
 
 // PostgreSQL goes away under load: what is sent meanwhile is acknowledged, and delivered when it is back.

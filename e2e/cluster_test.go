@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,10 +38,10 @@ func often(short, long int) int {
 
 // The services are shared by the tests of the cluster, each of which has a database, topics and a number of Redis of its own.
 var shared struct {
-	once  sync.Once
-	set   *services.Set
-	err   error
-	tests atomic.Int32
+	once             sync.Once
+	set              *services.Set
+	err              error
+	tests, databases atomic.Int32
 }
 
 func sharedServices(t *testing.T) *services.Set {
@@ -65,27 +67,26 @@ type fleet struct {
 	nodes []*process // nil = down
 }
 
-// access is how one node reaches the services; tests put proxies between.
-type access struct{ redis, postgres, rocketmq string }
+// access is how one node reaches the services; tests put proxies between. With a master, redis is a Sentinel.
+type access struct{ redis, master, postgres, rocketmq string }
 
 // launch starts n nodes. through, when set, changes how node i reaches the services.
 func launch(t *testing.T, n int, through func(i int, a *access)) *fleet {
 	t.Helper()
 	set := sharedServices(t)
 	number := shared.tests.Add(1)
-	database := fmt.Sprintf("e2e_%d", number)
-	createDatabase(t, set.Postgres.URL, database)
+	database := newDatabase(t, set)
 	f := &fleet{t: t, set: set, nodes: make([]*process, n)}
 	for i := range n {
 		a := access{redis: set.Redis.Addr, postgres: set.Postgres.Addr, rocketmq: set.NameServer.Addr}
 		if through != nil {
 			through(i, &a)
 		}
-		u, err := url.Parse(set.Postgres.URL)
+		u, err := url.Parse(database)
 		if err != nil {
 			t.Fatal(err)
 		}
-		u.Host, u.Path = a.postgres, "/"+database
+		u.Host = a.postgres
 		f.options = append(f.options, nodeOptions(t, i, int(number), u.String(), a))
 		f.dirs = append(f.dirs, t.TempDir())
 	}
@@ -96,32 +97,32 @@ func launch(t *testing.T, n int, through func(i int, a *access)) *fleet {
 	return f
 }
 
-func createDatabase(t *testing.T, server, name string) {
+// newDatabase makes an empty database and gives its URL.
+func newDatabase(t *testing.T, set *services.Set) string {
 	t.Helper()
 	ctx := patient(t)
-	c, err := pgx.Connect(ctx, server)
+	c, err := pgx.Connect(ctx, set.Postgres.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close(ctx) }()
+	name := fmt.Sprintf("e2e_%d", shared.databases.Add(1))
 	if _, err := c.Exec(ctx, "create database "+name); err != nil {
 		t.Fatal(err)
 	}
+	u, err := url.Parse(set.Postgres.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	return u.String()
 }
 
 func nodeOptions(t *testing.T, i, number int, database string, a access) string {
 	t.Helper()
-	host, port, err := net.SplitHostPort(a.redis)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
 	b, err := json.Marshal(map[string]any{
 		"Postgres": map[string]any{"URL": database},
-		"Redis":    map[string]any{"Host": host, "Port": p, "DB": number % 16},
+		"Redis":    map[string]any{"Address": []string{a.redis}, "SentinelMaster": a.master, "DB": number % 16},
 		"RocketMQ": map[string]any{
 			"NameServer": a.rocketmq, "ProducerGroup": "e2e", "LogQueues": 4,
 			"LogTopic": fmt.Sprintf("e2e_log_%d", number), "PushTopic": fmt.Sprintf("e2e_push_%d", number),
@@ -336,6 +337,23 @@ func (f *fleet) sendTo(ctx context.Context, node int, to, content string) {
 	}
 }
 
+// node is one of GET /v1/nodes.
+type node struct {
+	Node   string
+	Queues []int
+	Lag    map[int]int64
+}
+
+// nodes are the live nodes as p tells of them.
+func (p *process) nodes() []node {
+	p.t.Helper()
+	var answer struct{ Nodes []node }
+	if err := json.Unmarshal(p.call("GET", "/v1/nodes", ""), &answer); err != nil {
+		p.t.Fatal(err)
+	}
+	return answer.Nodes
+}
+
 // A message, a group and presence across nodes, and what the API says of it.
 func TestClusterTalks(t *testing.T) {
 	f := launch(t, 3, nil)
@@ -346,21 +364,79 @@ func TestClusterTalks(t *testing.T) {
 	f.delivered(2, 0, "and back")
 	c.finish()
 	until(t, "every queue has an owner", func() (any, bool) {
-		var answer struct {
-			Nodes []struct {
-				Node   string
-				Queues []int
-			}
-		}
-		if err := json.Unmarshal(f.nodes[1].call("GET", "/v1/nodes", ""), &answer); err != nil {
-			t.Fatal(err)
-		}
+		nodes := f.nodes[1].nodes()
 		owners := map[int]int{}
-		for _, n := range answer.Nodes {
+		for _, n := range nodes {
 			for _, q := range n.Queues {
 				owners[q]++
 			}
 		}
-		return answer, len(answer.Nodes) == 3 && len(owners) == 4
+		return nodes, len(nodes) == 3 && len(owners) == 4
+	})
+}
+
+// What operators see of a cluster: nodes, owners and lag by the API and the command, and each service in /readyz, /v1/stats and /metrics,
+// also while it is away.
+func TestClusterIsShown(t *testing.T) {
+	f := launch(t, 2, nil)
+	for i, p := range f.nodes {
+		until(t, "every queue has one owner", func() (any, bool) {
+			nodes := p.nodes()
+			owned := 0
+			for _, n := range nodes {
+				owned += len(n.Queues)
+			}
+			return nodes, len(nodes) == 2 && owned == 4 && nodes[0].Node == fmt.Sprintf("node%d", i+1)
+		})
+	}
+	f.delivered(0, 1, "shown")
+	out, err := exec.Command(program(t), "nodes", "--admin", f.nodes[0].urls["admin"]).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`(?m)^node1 .* [0-4]$`, `(?m)^node2 .* [0-4]$`, `(?m)^0 +node[12] +0$`, `(?m)^3 +node[12] +0$`} {
+		if !regexp.MustCompile(line).Match(out) {
+			t.Errorf("no line %s in\n%s", line, out)
+		}
+	}
+	p := f.nodes[0]
+	p.shows(t, "postgres", "store", true, true)
+	p.shows(t, "rocketmq", "log", true, true)
+	p.shows(t, "redis", "cluster", true, true)
+
+	must(t, f.set.Redis.Kill())
+	p.shows(t, "redis", "cluster", false, true) // its users are served all the same
+	must(t, f.set.Postgres.Kill())
+	p.shows(t, "postgres", "store", false, false)
+	must(t, f.set.Broker.Kill())
+	p.shows(t, "rocketmq", "log", false, false)
+	for _, s := range []*services.Service{f.set.Broker, f.set.Postgres, f.set.Redis} {
+		must(t, s.Start())
+	}
+	p.shows(t, "rocketmq", "log", true, true)
+	p.shows(t, "postgres", "store", true, true)
+	p.shows(t, "redis", "cluster", true, true)
+	f.delivered(0, 1, "shown-again")
+}
+
+// shows waits until a service is shown as up or not, everywhere, and its part of the node as ready or not.
+func (p *process) shows(t *testing.T, service, part string, up, ready bool) {
+	t.Helper()
+	until(t, fmt.Sprintf("%s is up: %v, %s is ready: %v", service, up, part, ready), func() (any, bool) {
+		var stats struct {
+			Services map[string]struct {
+				Up    bool
+				Error string
+			}
+		}
+		if err := json.Unmarshal(p.call("GET", "/v1/stats", ""), &stats); err != nil {
+			t.Fatal(err)
+		}
+		told := stats.Services[service]
+		metric, there := p.metrics()[fmt.Sprintf("meshtalk_service_up{service=%q}", service)]
+		state := p.readiness().Parts[part]
+		says := up == !strings.Contains(state.State, "not reached") || part != "cluster"
+		return fmt.Sprint(stats.Services, metric, state), told.Up == up && (told.Error == "") == up && there && (metric == 1) == up &&
+			state.OK == ready && state.State != "" && says
 	})
 }

@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
 	os.Exit(code)
 }
 
@@ -106,12 +109,19 @@ type process struct {
 // spawn starts a server on dir and waits until it is ready.
 func spawn(t *testing.T, dir string, env ...string) *process {
 	t.Helper()
-	p := &process{t: t, dir: dir, urls: map[string]string{}, cmd: exec.Command(os.Args[0]), admin: new(http.Transport)}
-	t.Cleanup(p.admin.CloseIdleConnections)
-	p.cmd.Env = append(append(os.Environ(), envChild+"="+dir), env...)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), envChild+"="+dir), env...)
 	if testing.Verbose() {
-		p.cmd.Stderr = os.Stderr
+		cmd.Stderr = os.Stderr
 	}
+	return run(t, dir, cmd)
+}
+
+// run starts a server on dir by a command and waits until it is ready.
+func run(t *testing.T, dir string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, dir: dir, urls: map[string]string{}, cmd: cmd, admin: new(http.Transport)}
+	t.Cleanup(p.admin.CloseIdleConnections)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -71,6 +71,9 @@ type Options struct {
 	Partitions mq.Partitions
 	// NodesChanged, when set, is told of nodes that came or went, this one first. It must not block.
 	NodesChanged func([]cluster.Node)
+	// Expelled, when set, is told, once, that this node cannot be part of the cluster any more (cluster.Cluster.Run): it is to stop. Until
+	// that it goes on, without the others. It must not block.
+	Expelled func(error)
 	// AfterCommit, when set, is told of every stored message, in order per conversation. The message is valid during the call.
 	AfterCommit func(m *codec.ConvMessage)
 	Logf        func(format string, args ...any)
@@ -160,8 +163,8 @@ func (h *Hub) Run(ctx context.Context) error {
 	still, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
 	beside.Go(func() {
-		if err := h.cluster.Run(still, h); err != nil {
-			h.o.Logf("cluster: %v", err)
+		if err := h.cluster.Run(still, h); err != nil && h.o.Expelled != nil {
+			h.o.Expelled(err)
 		}
 	})
 	if !h.alone {

@@ -26,11 +26,33 @@ const (
 
 // outbox wakes the publishers.
 type outbox struct {
-	mu    sync.Mutex
-	fresh chan struct{} // closed by the next commit
+	mu      sync.Mutex
+	fresh   chan struct{} // closed by the next commit
+	failing map[int]error // why the events of a partition wait
 }
 
-func (o *outbox) init() { o.fresh = make(chan struct{}) }
+func (o *outbox) init() { o.fresh, o.failing = make(chan struct{}), map[int]error{} }
+
+// note keeps why a partition's events wait, nil when they do not.
+func (o *outbox) note(partition int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil {
+		delete(o.failing, partition)
+	} else {
+		o.failing[partition] = err
+	}
+}
+
+// state is why events of some partition wait, nil when none do.
+func (o *outbox) state() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, err := range o.failing {
+		return err
+	}
+	return nil
+}
 
 func (o *outbox) wake() {
 	o.mu.Lock()
@@ -65,6 +87,7 @@ func (h *Hub) publishOutbox(ctx context.Context) {
 
 // publishPartition publishes what a partition's outbox holds, and waits for more.
 func (h *Hub) publishPartition(ctx context.Context, partition int) {
+	defer h.outbox.note(partition, nil)
 	var failed bool
 	for ctx.Err() == nil {
 		fresh := h.outbox.next()
@@ -76,6 +99,7 @@ func (h *Hub) publishPartition(ctx context.Context, partition int) {
 			fresh = nil
 		}
 		failed = err != nil
+		h.outbox.note(partition, err)
 		if n == outboxPage {
 			continue
 		}

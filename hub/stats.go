@@ -77,6 +77,9 @@ type Stats struct {
 // LogState is nil when the log takes and brings messages.
 func (h *Hub) LogState() error { return h.log.State() }
 
+// EventsState is nil when events are taken by whom they are for, else why they wait here.
+func (h *Hub) EventsState() error { return h.outbox.state() }
+
 // ClusterState is nil when the other nodes can be reached.
 func (h *Hub) ClusterState() error { return h.cluster.State() }
 

@@ -123,15 +123,20 @@ func (s *Server) parts() []console.Part {
 		}
 		return true, "Redis, other nodes are reached"
 	}}}
-	if s.mq != nil {
+	if s.o.logged() {
 		parts = append(parts, console.Part{Name: "log", Check: func() (bool, string) {
-			if !s.logged() {
-				return true, "messages go straight into the store, events to RocketMQ"
-			}
 			if err := s.hub.LogState(); err != nil {
 				return false, err.Error()
 			}
 			return true, "RocketMQ, takes and brings messages"
+		}})
+	}
+	if s.events != nil {
+		parts = append(parts, console.Part{Name: "events", Check: func() (bool, string) {
+			if err := s.hub.EventsState(); err != nil { // they are kept
+				return true, "events wait: " + err.Error()
+			}
+			return true, "RocketMQ, takes events"
 		}})
 	}
 	for _, l := range []struct {
@@ -153,7 +158,16 @@ func (s *Server) parts() []console.Part {
 // extraStats are the parts of GET /v1/stats that are not the hub's.
 func (s *Server) extraStats() map[string]any {
 	e, m := s.engine.Stats(), s.sessions.Stats()
+	services := map[string]any{}
+	for _, x := range s.services() {
+		state := map[string]any{"up": x.err == nil}
+		if x.err != nil {
+			state["error"] = x.err.Error()
+		}
+		services[x.name] = state
+	}
 	return map[string]any{
+		"services":    services,
 		"connections": map[string]int64{"tcp": e.Connections[0], "websocket": e.Connections[1]},
 		"sessions":    m.Sessions, "laggingSessions": m.Lagging, "pushDeliveries": m.Pushed,
 		"logins": m.Logins, "errors": m.Errors, "accepts": e.Accepts,

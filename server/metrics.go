@@ -124,6 +124,13 @@ func (m metricSource) hub(e emitter) {
 }
 
 func (m metricSource) cluster(e emitter) {
+	for _, x := range m.s.services() {
+		up := 0.0
+		if x.err == nil {
+			up = 1
+		}
+		e.gauge("meshtalk_service_up", "1 while a service outside of this process answers.", up, console.Label{Name: "service", Value: x.name})
+	}
 	var s redis.Stats // of a node that is alone
 	if m.s.redis != nil {
 		s = m.s.redis.Stats()

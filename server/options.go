@@ -137,7 +137,9 @@ type RedisOptions struct {
 	Port     int
 	Password string
 	DB       int
-	Address  []string // cluster or sentinel
+	Address  []string // of servers of a Redis Cluster, or of Sentinels; goes before Host
+	// SentinelMaster is what the Sentinels call the Redis; "" = the only one that they watch.
+	SentinelMaster string
 }
 
 // RocketMQOptions are the hand-over and the event topics; NameServer "" = commit straight into the store.

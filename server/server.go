@@ -64,6 +64,7 @@ type Server struct {
 	draining  atomic.Bool
 	stopHub   context.CancelFunc
 	hubDone   chan error
+	failed    chan error // room for the one that is ever sent
 	background
 }
 
@@ -75,7 +76,7 @@ type Address struct {
 
 // New checks o. Nothing is opened yet.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, log: o.Logger}
+	s := &Server{o: o, log: o.Logger, failed: make(chan error, 1)}
 	s.current.Store(&s.o)
 	if s.log == nil {
 		s.log = slog.Default()
@@ -92,7 +93,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Run starts the server, and stops it gracefully when ctx ends. It returns when everything has ended: nil after a clean stop.
+// Run starts the server, and stops it gracefully when ctx ends or the server has failed. It returns when everything has ended: nil after
+// a clean stop.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
 		return err
@@ -100,11 +102,19 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.o.Ready != nil {
 		s.o.Ready(s.addresses)
 	}
-	<-ctx.Done()
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-s.failed:
+	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.ShutdownTimeout)
 	defer cancel()
-	return s.Stop(stop)
+	return errors.Join(failure, s.Stop(stop))
 }
+
+// Failed gives, once, the reason for which a running server cannot go on and Stop is to be called: another process has taken its
+// cluster.node-id. The text is one line that names the key.
+func (s *Server) Failed() <-chan error { return s.failed }
 
 // Start opens the store and the listeners. On an error nothing stays open; its text is one line that names the key.
 // The end of ctx ends nothing: Stop does.

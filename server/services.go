@@ -23,6 +23,17 @@ import (
 
 // The services outside of this process, each opened by what the options name.
 
+// redis are the addresses of the Redis that o names, none without one, and the key that names them.
+func (o *Options) redis() (key string, addresses []string) {
+	switch {
+	case len(o.Redis.Address) > 0:
+		return "redis.address", o.Redis.Address
+	case o.Redis.Host != "":
+		return "redis.host", []string{net.JoinHostPort(o.Redis.Host, strconv.Itoa(o.Redis.Port))}
+	}
+	return "", nil
+}
+
 // openCluster is the other nodes: those that Redis knows of, or none.
 func (s *Server) openCluster(ctx context.Context) (cluster.Cluster, error) {
 	id := s.o.Cluster.NodeID
@@ -33,22 +44,22 @@ func (s *Server) openCluster(ctx context.Context) (cluster.Cluster, error) {
 		}
 	}
 	if !s.o.Cluster.Enable {
-		if s.o.Redis.Host != "" || len(s.o.Redis.Address) > 0 {
+		if _, addresses := s.o.redis(); len(addresses) > 0 {
 			s.later(func() { s.log.Warn("redis is configured and not used: cluster.enable is false") })
 		}
 		self := cluster.Node{ID: id, Incarnation: incarnation(), Since: time.Now().UnixMilli()}
 		return clusterlocal.New(self, s.load), nil
 	}
-	addresses := s.o.Redis.Address
-	if len(addresses) == 0 {
-		addresses = []string{net.JoinHostPort(s.o.Redis.Host, strconv.Itoa(s.o.Redis.Port))}
-	}
+	key, addresses := s.o.redis()
 	c, err := redis.New(ctx, redis.Options{
-		Addresses: addresses, Password: s.o.Redis.Password, DB: s.o.Redis.DB,
+		Addresses: addresses, Password: s.o.Redis.Password, DB: s.o.Redis.DB, Master: s.o.Redis.SentinelMaster,
 		Node: cluster.Node{ID: id, Address: s.o.Cluster.Advertise}, Load: s.load, Logf: s.logf("cluster"),
 	})
-	if err != nil {
-		return nil, fmt.Errorf("redis.host: %w", err)
+	switch {
+	case errors.Is(err, redis.ErrTaken):
+		return nil, fmt.Errorf("cluster.node-id: %w (set another one)", err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	s.redis = c
 	return c, nil
@@ -56,11 +67,11 @@ func (s *Server) openCluster(ctx context.Context) (cluster.Cluster, error) {
 
 // logged reports whether messages go through RocketMQ before they are committed: with a store that several nodes share. The embedded
 // store is its own log.
-func (s *Server) logged() bool { return s.o.RocketMQ.NameServer != "" && s.o.Postgres.URL != "" }
+func (o *Options) logged() bool { return o.RocketMQ.NameServer != "" && o.Postgres.URL != "" }
 
 // partitionCount is how many partitions messages are committed in.
 func (s *Server) partitionCount() int {
-	if s.logged() {
+	if s.o.logged() {
 		return s.o.RocketMQ.LogQueues
 	}
 	return 1
@@ -68,7 +79,7 @@ func (s *Server) partitionCount() int {
 
 // partitionOf is the partition of a conversation, nil for always the only one.
 func (s *Server) partitionOf() func(conv string) int {
-	if !s.logged() {
+	if !s.o.logged() {
 		return nil
 	}
 	n := s.partitionCount()
@@ -99,7 +110,7 @@ func (s *Server) openLog(ctx context.Context) (mq.Log, error) {
 	if s.pushes, err = s.mq.OpenPushes(ctx, push); err != nil {
 		return nil, fmt.Errorf("rocketmq.push.topic: %w", err)
 	}
-	if !s.logged() {
+	if !s.o.logged() {
 		return mqlocal.New(maxWaiting), nil
 	}
 	log, err := s.mq.OpenLog(ctx, rocketmq.LogOptions{

@@ -79,7 +79,8 @@ func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
 	}
 	ho := hub.Options{
 		Store: s.store, Log: log, Cluster: c, Overlap: overlap, Partitions: s.partitions, NodesChanged: s.partitions.nodesChanged,
-		LoopOf: session.LoopOf, MaxMembers: s.o.Group.MaxMembers,
+		Expelled: func(err error) { s.failed <- fmt.Errorf("cluster.node-id: %w", err) },
+		LoopOf:   session.LoopOf, MaxMembers: s.o.Group.MaxMembers,
 		AfterCommit: s.o.Hooks.AfterCommit, Logf: s.logf("hub"),
 	}
 	if s.events != nil {
@@ -126,7 +127,7 @@ func (s *Server) load() cluster.Load {
 		return cluster.Load{}
 	}
 	load := cluster.Load{Connections: s.engine.Connections(), Sessions: s.sessions.Stats().Sessions}
-	if s.logged() {
+	if s.o.logged() {
 		load.Queues, _ = s.partitions.Owned()
 		load.Lag = s.hub.Stats().Lag
 		load.Unfit = s.fit.look(s.hub.LogState(), s.store.State())

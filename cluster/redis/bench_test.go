@@ -12,6 +12,7 @@ import (
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/cluster/clustertest"
 	"github.com/meshtalk/meshtalk/codec"
+	"github.com/meshtalk/meshtalk/internal/services"
 )
 
 // sink is a Receiver that counts wakes, for benchmarks.
@@ -42,8 +43,8 @@ func twoNodes(b *testing.B, users int) (from *clustertest.Node, to *sink, names 
 }
 
 func nodesOf(b *testing.B, users int, to cluster.Receiver) (from *clustertest.Node, names []string) {
-	s := startServer(b)
-	tc := newCluster(s.address())
+	s := services.StartRedis(b)
+	tc := newCluster(s.Addr)
 	from = clustertest.Start(b, tc.open(b, "a"))
 	c := tc.open(b, "b").(*Cluster)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -249,17 +250,17 @@ func BenchmarkRouteMemory(b *testing.B) {
 
 // BenchmarkRepublish is an empty Redis that is filled again with the routes of one node.
 func BenchmarkRepublish(b *testing.B) {
-	s := startServer(b)
-	a := clustertest.Start(b, newCluster(s.address()).open(b, "a"))
+	s := services.StartRedis(b)
+	a := clustertest.Start(b, newCluster(s.Addr).open(b, "a"))
 	a.WaitReady(b)
 	const count = 100_000
 	crowd(b, a, "u", count)
 	size := fmt.Sprintf(":%d", count+2) // and the leases
-	clustertest.Eventually(b, "all are published", func() bool { return s.do("DBSIZE") == size })
-	used := s.do("INFO memory")
+	clustertest.Eventually(b, "all are published", func() bool { return s.Do("DBSIZE") == size })
+	used := s.Do("INFO memory")
 	for b.Loop() {
-		s.do("FLUSHALL")
-		clustertest.Eventually(b, "all are published again", func() bool { return s.do("DBSIZE") == size })
+		s.Do("FLUSHALL")
+		clustertest.Eventually(b, "all are published again", func() bool { return s.Do("DBSIZE") == size })
 	}
 	var bytes int
 	if _, err := fmt.Sscanf(infoField(used, "used_memory"), "%d", &bytes); err != nil {

@@ -31,25 +31,26 @@ const (
 )
 
 // connect finds out what stands at the addresses and opens a client for it. The errors name the address.
-func connect(ctx context.Context, o *Options) (rueidis.Client, mode, error) {
+func connect(ctx context.Context, o *Options) (rueidis.Client, seen, error) {
 	var failures []error
 	for _, address := range o.Addresses {
-		seen, err := probe(ctx, o, address)
+		s, err := probe(ctx, o, address)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("%s: %w", address, err))
 			continue
 		}
-		client, err := open(o, address, seen)
+		client, err := open(o, address, s)
 		if err != nil {
-			return nil, "", fmt.Errorf("%s: %w", address, plain(err))
+			return nil, s, fmt.Errorf("%s: %w", address, plain(err))
 		}
-		return client, seen.mode, nil
+		return client, s, nil
 	}
-	return nil, "", errors.Join(failures...)
+	return nil, seen{}, errors.Join(failures...)
 }
 
 // seen is what a server says of itself.
 type seen struct {
+	address string
 	mode    mode
 	version string
 	master  string // of a Sentinel: what it watches
@@ -69,7 +70,7 @@ func probe(ctx context.Context, o *Options, address string) (s seen, err error) 
 	if err != nil {
 		return s, plain(err)
 	}
-	s.version, s.mode = infoField(info, "redis_version"), mode(infoField(info, "redis_mode"))
+	s.address, s.version, s.mode = address, infoField(info, "redis_version"), mode(infoField(info, "redis_mode"))
 	major, _ := strconv.Atoi(strings.Split(s.version, ".")[0])
 	switch {
 	case major < oldestServer:
@@ -111,6 +112,9 @@ func masterOf(ctx context.Context, client rueidis.Client, name string) (string, 
 // open opens the client that works.
 func open(o *Options, address string, s seen) (client rueidis.Client, err error) {
 	option := clientOption(o, address)
+	if o.Master != "" && s.mode != watched {
+		return nil, fmt.Errorf("it is no Sentinel, but a server, and a master %q is to be asked for", o.Master)
+	}
 	switch s.mode {
 	case single:
 		if len(o.Addresses) > 1 {
@@ -160,8 +164,9 @@ func clientOption(o *Options, address string) rueidis.ClientOption {
 	}
 }
 
+// infoField is a value of what INFO and CLUSTER INFO answer: a verbatim string of RESP3, which begins with its format.
 func infoField(info, name string) string {
-	for line := range strings.Lines(info) {
+	for line := range strings.Lines(strings.TrimPrefix(info, "txt:")) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":"); ok {
 			return value
 		}

@@ -100,15 +100,15 @@ func wantCrowd(t testing.TB, n *clustertest.Node, users []string, at string) {
 // Redis dies and comes back empty: the nodes stay what they were to each other, and their routes are back.
 func TestRedisRestartsEmpty(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	nodes := clustertest.StartNodes(t, newCluster(s.address()).open, "a", "b", "c")
+	s := services.StartRedis(t)
+	nodes := clustertest.StartNodes(t, newCluster(s.Addr).open, "a", "b", "c")
 	a, b := nodes[0], nodes[1]
 	users := crowd(t, b, "u", 20_000)
 	wantCrowd(t, a, users, "b")
 	changes := a.NodeChanges()
 	for round := range 2 {
 		resyncs := b.Resyncs()
-		s.kill()
+		s.Kill()
 		clustertest.Eventually(t, "the nodes notice", func() bool { return a.State() != nil && b.State() != nil })
 		began := time.Now()
 		join(t, a, "while down", uint64(round))
@@ -116,7 +116,7 @@ func TestRedisRestartsEmpty(t *testing.T) {
 			t.Errorf("a login waited %v for a dead Redis", since)
 		}
 		a.Wake([]cluster.Wake{{User: users[0], Inbox: 5}}) // is lost
-		s.start()
+		s.Start()
 		began = time.Now()
 		wantCrowd(t, a, users, "b")
 		t.Logf("routes are back %v after Redis", time.Since(began))
@@ -133,8 +133,8 @@ func TestRedisRestartsEmpty(t *testing.T) {
 // FLUSHALL again and again, while sessions come and go and wakes are sent: the routes are those of the sessions.
 func TestFlushUnderLoad(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	nodes := clustertest.StartNodes(t, newCluster(s.address()).open, "a", "b", "c")
+	s := services.StartRedis(t)
+	nodes := clustertest.StartNodes(t, newCluster(s.Addr).open, "a", "b", "c")
 	quiet := crowd(t, nodes[1], "quiet", 5000)
 	changes := nodes[0].NodeChanges()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -160,7 +160,7 @@ func TestFlushUnderLoad(t *testing.T) {
 	}
 	for range 5 {
 		time.Sleep(time.Duration(300+rand.IntN(700)) * time.Millisecond) // the load between two flushes
-		s.do("FLUSHALL")
+		s.Do("FLUSHALL")
 	}
 	began := time.Now()
 	wantCrowd(t, nodes[0], quiet, "b")
@@ -196,20 +196,20 @@ func TestFlushUnderLoad(t *testing.T) {
 // The same terminal logs in on two nodes at once, while Redis is killed and comes back empty.
 func TestConcurrentLoginsAndRestart(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	nodes := clustertest.StartNodes(t, newCluster(s.address()).open, "a", "b", "c")
+	s := services.StartRedis(t)
+	nodes := clustertest.StartNodes(t, newCluster(s.Addr).open, "a", "b", "c")
 	clustertest.Duel(t, nodes[0], nodes[1], nodes[2], 1000, func() {
-		s.kill()
-		s.start()
+		s.Kill()
+		s.Start()
 	})
 }
 
 // A node is cut off from Redis. The newer login wins when it is back, whichever side it was on.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	p := services.NewProxy(t, s.address())
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	p := services.NewProxy(t, s.Addr)
+	tc := newCluster(s.Addr)
 	through := *tc
 	through.addresses = []string{p.Addr}
 	a := clustertest.Start(t, through.open(t, "a"))
@@ -261,13 +261,13 @@ func TestCutOff(t *testing.T) {
 // Redis stands still for longer than all leases. Logins go on; what was sent into it meanwhile does nothing later.
 func TestRedisStandsStill(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	nodes := clustertest.StartNodes(t, newCluster(s.address()).open, "a", "b", "c")
+	s := services.StartRedis(t)
+	nodes := clustertest.StartNodes(t, newCluster(s.Addr).open, "a", "b", "c")
 	a, b, c := nodes[0], nodes[1], nodes[2]
 	users := crowd(t, b, "u", 1000)
 	changes := a.NodeChanges()
 
-	s.signal(syscall.SIGSTOP)
+	s.Signal(syscall.SIGSTOP)
 	for ref := range uint64(20) { // the first ones reach its sockets
 		user := fmt.Sprintf("ghost-%d", ref)
 		join(t, a, user, ref)
@@ -278,7 +278,7 @@ func TestRedisStandsStill(t *testing.T) {
 	}
 	clustertest.Eventually(t, "the nodes notice", func() bool { return a.State() != nil && b.State() != nil })
 	time.Sleep(leaseTTL + time.Second) // that is the fault: all leases end meanwhile
-	s.signal(syscall.SIGCONT)
+	s.Signal(syscall.SIGCONT)
 
 	for ref := range uint64(20) {
 		user := fmt.Sprintf("ghost-%d", ref)
@@ -303,8 +303,8 @@ func TestRedisStandsStill(t *testing.T) {
 // More than the queue takes: what is dropped is counted, and the others are told to look.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	nodes := clustertest.StartNodes(t, newCluster(s.address()).open, "a", "b")
+	s := services.StartRedis(t)
+	nodes := clustertest.StartNodes(t, newCluster(s.Addr).open, "a", "b")
 	a, b := nodes[0], nodes[1]
 	join(t, b, "bob", 1)
 	resyncs := b.Resyncs()
@@ -312,11 +312,11 @@ func TestOverflow(t *testing.T) {
 	for i := range wakes {
 		wakes[i] = cluster.Wake{User: "bob", Inbox: uint64(i + 1)}
 	}
-	s.signal(syscall.SIGSTOP) // nothing gets out for a moment
+	s.Signal(syscall.SIGSTOP) // nothing gets out for a moment
 	a.Wake(wakes)
 	a.Wake(wakes)
 	a.Wake(wakes)
-	s.signal(syscall.SIGCONT)
+	s.Signal(syscall.SIGCONT)
 	clustertest.Eventually(t, "b is told to look", func() bool { return b.Resyncs() > resyncs })
 	if d := of(a).Stats().Dropped; d < uint64(len(wakes)) {
 		t.Errorf("%d are counted as dropped", d)
@@ -327,8 +327,8 @@ func TestOverflow(t *testing.T) {
 // A hole in a sender's numbers, and what cannot be read, are losses; a number from before is not taken.
 func TestGapsAreNoticed(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	n := clustertest.Start(t, tc.open(t, "a"))
 	n.WaitReady(t)
 	c := of(n)
@@ -379,13 +379,13 @@ func TestGapsAreNoticed(t *testing.T) {
 // The message to the older session's node is lost. The comparison finds it.
 func TestLostSupersededIsFound(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	nodes := clustertest.StartNodes(t, tc.open, "a", "b")
 	a, b := nodes[0], nodes[1]
 	join(t, a, "bob", 1)
 	// As if b had joined and the message had been lost.
-	s.do(fmt.Sprintf("HSET %sroute:bob web \"%s %d 2\"", tc.prefix, b.Self().Incarnation, uint64(1)<<52))
+	s.Do(fmt.Sprintf("HSET %sroute:bob web \"%s %d 2\"", tc.prefix, b.Self().Incarnation, uint64(1)<<52))
 	of(a).routes.compareAll(compareEvery)
 	waitLost(t, a, "bob", 1)
 }
@@ -393,13 +393,13 @@ func TestLostSupersededIsFound(t *testing.T) {
 // One route is lost in Redis, as by a fail-over. The comparison of a part finds it, and then all are looked at.
 func TestLostRouteIsFound(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	nodes := clustertest.StartNodes(t, tc.open, "a", "b")
 	users := crowd(t, nodes[1], "u", 2000)
 	wantCrowd(t, nodes[0], users, "b")
 	for _, u := range users {
-		s.do("DEL " + tc.prefix + "route:" + u)
+		s.Do("DEL " + tc.prefix + "route:" + u)
 	}
 	wantCrowd(t, nodes[0], users, "b")
 }

@@ -23,8 +23,8 @@ const (
 	lapse = 5 * time.Second
 )
 
-// errTaken: another process has this node's ID.
-var errTaken = errors.New("the node ID is in use")
+// ErrTaken: another process has this node's ID.
+var ErrTaken = errors.New("the node ID is in use")
 
 // claim takes the lease for a node that starts. A holder that renews it is alive and has the ID; one that crashed is waited
 // out, at most one lease.
@@ -44,7 +44,7 @@ func (c *Cluster) claim(ctx context.Context) error {
 		now, has := a.infos[c.self.ID], a.leases[c.self.ID]
 		n, _ := parseInfo(c.self.ID, now)
 		if holder == n.Incarnation && has > expiry {
-			return fmt.Errorf("%w: %q runs at %q since %s", errTaken, c.self.ID, n.Address, time.UnixMilli(n.Since).UTC().Format(time.DateTime))
+			return fmt.Errorf("%w: %q runs%s since %s UTC", ErrTaken, c.self.ID, at(n), time.UnixMilli(n.Since).UTC().Format(time.DateTime))
 		}
 		if holder == "" {
 			c.o.Logf("the lease of node %q is held since %s; waiting whether it is renewed", c.self.ID, time.UnixMilli(n.Since).UTC().Format(time.DateTime))
@@ -56,6 +56,14 @@ func (c *Cluster) claim(ctx context.Context) error {
 		case <-time.After(min(time.Duration(has-a.now)*time.Millisecond+50*time.Millisecond, time.Second)):
 		}
 	}
+}
+
+// at tells where a node is, if it says so.
+func at(n cluster.Node) string {
+	if n.Address == "" {
+		return ""
+	}
+	return fmt.Sprintf(" at %q", n.Address)
 }
 
 // leaseAnswer is what scriptLease answers.
@@ -135,7 +143,7 @@ func (c *Cluster) keepLease(ctx context.Context) error {
 			continue
 		}
 		wait, state, err := c.renew(ctx, &contact)
-		if errors.Is(err, errTaken) {
+		if errors.Is(err, ErrTaken) {
 			_, _ = c.gate.set(false, err)
 			return err
 		}
@@ -163,7 +171,7 @@ func (c *Cluster) renew(ctx context.Context, contact *time.Time) (wait time.Dura
 		return leaseRetry, "", err
 	case a.state == "taken":
 		n, _ := parseInfo(c.self.ID, a.infos[c.self.ID])
-		return 0, a.state, fmt.Errorf("%w: %q was started at %q while this process was not heard of", errTaken, c.self.ID, n.Address)
+		return 0, a.state, fmt.Errorf("%w: %q was started%s while this process was not heard of", ErrTaken, c.self.ID, at(n))
 	}
 	if time.Since(*contact) > lapse {
 		c.nodes.extend(a.now + leaseTTL.Milliseconds())

@@ -3,9 +3,11 @@ package redis
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/cluster/clustertest"
+	"github.com/meshtalk/meshtalk/internal/services"
 )
 
 // nodeVariable makes the test binary a node of its own process: "address prefix ID".
@@ -25,6 +28,11 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(nodeVariable); text != "" {
 		runNode(strings.Fields(text))
 		return
+	}
+	// The parallel ones wait for leases to end: not for cores, which is what their number follows otherwise.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -122,8 +130,8 @@ func (p *process) kill() { _ = p.cmd.Process.Kill() }
 // A node that is killed is seen dead when its lease ends; its routes are void then, and are cleaned away when they are met.
 func TestNodeDies(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	a := clustertest.Start(t, tc.open(t, "a"))
 	p := startProcess(t, tc, "p")
 	p.want("ready")
@@ -154,7 +162,7 @@ func TestNodeDies(t *testing.T) {
 	again.want("left")
 	a.WaitNodes(t, "a")
 	wantRoutes(t, a, "user-p")
-	if got := s.do("EXISTS " + tc.prefix + "route:user-p"); got != ":0" {
+	if got := s.Do("EXISTS " + tc.prefix + "route:user-p"); got != ":0" {
 		t.Errorf("the route of a node that left stands in Redis: %s", got)
 	}
 }
@@ -167,33 +175,57 @@ func incarnationOf(n *clustertest.Node, id string) string {
 
 func TestDeadRoutesAreCleaned(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	a := clustertest.Start(t, tc.open(t, "a"))
 	a.WaitReady(t)
 	key := tc.prefix + "route:bob"
-	s.do("HSET " + key + ` web "nosuchnode123 1800000000000000 7"`)
+	s.Do("HSET " + key + ` web "nosuchnode123 1800000000000000 7"`)
 	wantRoutes(t, a, "bob")
-	clustertest.Eventually(t, "the dead route is cleaned away", func() bool { return s.do("EXISTS "+key) == ":0" })
+	clustertest.Eventually(t, "the dead route is cleaned away", func() bool { return s.Do("EXISTS "+key) == ":0" })
 	// A wake finds them too; what stands beside them stays.
-	s.do("HSET " + key + ` web "nosuchnode123 1800000000000000 7"`)
+	s.Do("HSET " + key + ` web "nosuchnode123 1800000000000000 7"`)
 	if elsewhere, err := a.Join(context.Background(), "bob", "ios", 1); err != nil || elsewhere {
 		t.Fatal(elsewhere, err)
 	}
 	a.Wake([]cluster.Wake{{User: "bob", Inbox: 1}})
-	clustertest.Eventually(t, "the dead route is cleaned away", func() bool { return s.do("HLEN "+key) == ":1" })
+	clustertest.Eventually(t, "the dead route is cleaned away", func() bool { return s.Do("HLEN "+key) == ":1" })
 	// A login over one is not one over a session elsewhere.
-	s.do("HSET " + key + ` web "nosuchnode123 1800000000000000 7"`)
+	s.Do("HSET " + key + ` web "nosuchnode123 1800000000000000 7"`)
 	if elsewhere, err := a.Join(context.Background(), "bob", "web", 2); err != nil || elsewhere {
 		t.Error(elsewhere, err)
 	}
 }
 
+// Routes that nobody meets go by themselves: those of a live node are kept by its comparisons.
+func TestRoutesExpire(t *testing.T) {
+	t.Parallel()
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
+	a := clustertest.Start(t, tc.open(t, "a"))
+	a.WaitReady(t)
+	join(t, a, "bob", 1)
+	key := tc.prefix + "route:bob"
+	lives := func() int {
+		seconds, err := strconv.Atoi(strings.TrimPrefix(s.Do("TTL "+key), ":"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seconds
+	}
+	if got := lives(); got < 1 || got > 3600 {
+		t.Errorf("a route lives for %d s after its login", got)
+	}
+	s.Do("EXPIRE " + key + " 1800")
+	of(a).routes.compareAll(time.Nanosecond)
+	clustertest.Eventually(t, "a comparison makes the route live longer", func() bool { return lives() > 1800 })
+}
+
 // A second process with the ID of a live one is refused, and the first goes on.
 func TestSameIDIsRefused(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	a := clustertest.Start(t, tc.open(t, "a"))
 	a.WaitReady(t)
 	began := time.Now()
@@ -217,8 +249,8 @@ func TestSameIDIsRefused(t *testing.T) {
 // A node that stood still for longer than its lease was dead to the others. It comes back with its routes.
 func TestNodeStandsStill(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	a := clustertest.Start(t, tc.open(t, "a"))
 	p := startProcess(t, tc, "p")
 	p.want("ready")
@@ -227,7 +259,7 @@ func TestNodeStandsStill(t *testing.T) {
 	a.WaitNodes(t, "a")
 	wantRoutes(t, a, "user-p")
 	clustertest.Eventually(t, "the void route is cleaned away", func() bool {
-		return s.do("EXISTS "+tc.prefix+"route:user-p") == ":0"
+		return s.Do("EXISTS "+tc.prefix+"route:user-p") == ":0"
 	})
 	p.signal(syscall.SIGCONT)
 	a.WaitNodes(t, "a", "p")
@@ -239,8 +271,8 @@ func TestNodeStandsStill(t *testing.T) {
 // If another process took the ID meanwhile, the one that stood still ends and changes nothing.
 func TestIDIsTakenFromWhoStandsStill(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
-	tc := newCluster(s.address())
+	s := services.StartRedis(t)
+	tc := newCluster(s.Addr)
 	p := startProcess(t, tc, "p")
 	p.want("ready")
 	p.signal(syscall.SIGSTOP)

@@ -90,12 +90,12 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
-	client, m, err := connect(ctx, &o)
+	client, s, err := connect(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
 	c := &Cluster{
-		o: o, self: o.Node, client: client, mode: m,
+		o: o, self: o.Node, client: client, mode: s.mode,
 		gate: newGate(), nodes: newNodes(o.Node.ID), routes: newRoutes(),
 		questions: newQuestions(), poke: make(chan struct{}, 1), byes: make(chan string, 16),
 	}
@@ -136,7 +136,7 @@ func (c *Cluster) Alone() bool { return false }
 // Run implements cluster.Cluster. All calls of r but Asked come from one goroutine, the first is NodesChanged with the nodes of now. What r gets
 // shares memory per payload (≤ 256 KiB and a message): it copies what it keeps for long. When ctx ends Run sends what
 // is queued, gives the lease back, removes this node's routes and closes the connections; that takes 5 s at most. It ends
-// before that, with an error, when another process has taken the ID while this one was not heard of for a whole lease.
+// before that, with ErrTaken, when another process has taken the ID while this one was not heard of for a whole lease.
 func (c *Cluster) Run(ctx context.Context, r cluster.Receiver) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errRunning

@@ -47,7 +47,8 @@ const (
 
 var (
 	// scriptPut publishes a route. KEYS: the user's hash; ARGV: terminal, incarnation, ref, epoch, deadline, mode. In mode
-	// "login" it is the newest whatever stands there; otherwise the larger epoch wins.
+	// "login" it is the newest whatever stands there; otherwise the larger epoch wins. The hash lives for an hour from then on: a node
+	// compares each of its routes every 13 minutes (shardCount × leaseRenew), and what dead nodes have left goes by itself.
 	scriptPut = newScript(luaNow + luaRoute + `
 if now > tonumber(ARGV[5]) then return {0, string.format('%.0f', now), ''} end
 local epoch = tonumber(ARGV[4])
@@ -58,7 +59,10 @@ if cur then
   if not inc then
     result = 2
   elseif inc == ARGV[2] then
-    if ref == ARGV[3] then return {1, string.format('%.0f', e), ''} end
+    if ref == ARGV[3] then
+      redis.call('EXPIRE', KEYS[1], 3600)
+      return {1, string.format('%.0f', e), ''}
+    end
     if e >= epoch then epoch = e + 1 end
     result = 5
   elseif ARGV[6] == 'login' or e < epoch then
@@ -70,6 +74,7 @@ if cur then
 end
 local text = string.format('%.0f', epoch)
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. text .. ' ' .. ARGV[3])
+redis.call('EXPIRE', KEYS[1], 3600)
 return {result, text, cur or ''}
 `)
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,6 +20,7 @@ import (
 type finding struct {
 	Check   string `json:"check"`
 	OK      bool   `json:"ok"`
+	Warn    bool   `json:"warn,omitempty"`    // not OK, but only in some cases: no failure of the whole
 	Value   string `json:"value"`             // what is
 	Problem string `json:"problem,omitempty"` // what is wrong with it
 	Limits  string `json:"limits,omitempty"`  // what it limits
@@ -43,7 +45,8 @@ func newDoctor(e environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Check this host: descriptors, kernel, CPU, clock, disk, services",
 		Long: "Check this host for a server with this configuration: what is wrong, what it limits, and the command that mends it.\n" +
-			"It writes a file of at most 7 MiB in the data directory and removes it. Exit code 1 when something is wrong.",
+			"It writes a file of at most 7 MiB in the data directory and removes it. Services of the configuration are asked what they are and how they\n" +
+			"are set. A line for each thing: ok, warn or fail. Exit code 1 when something fails.",
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd, e.env)
@@ -124,31 +127,35 @@ func diagnose(ctx context.Context, c *config.Config, connections int) diagnosis 
 	disk, findings := diagnoseDisk(c.Options.DataDir)
 	d.Disk = disk
 	d.Findings = append(d.Findings, findings...)
-	d.Findings = append(d.Findings, services(ctx, c.Options)...)
-	d.OK = true
-	for _, f := range d.Findings {
-		d.OK = d.OK && f.OK
-	}
+	d.Findings = append(d.Findings, serviceFindings(ctx, c.Options)...)
+	d.judge()
 	return d
 }
 
-// print writes the findings for people.
+// judge says whether nothing fails.
+func (d *diagnosis) judge() {
+	d.OK = !slices.ContainsFunc(d.Findings, func(f finding) bool { return !f.OK && !f.Warn })
+}
+
+// print writes the findings for people, a line each.
 func (d diagnosis) print(w io.Writer) {
 	sayf(w, "For %d connections:\n", d.Connections)
-	wrong := 0
+	failed, warned := 0, 0
 	for _, f := range d.Findings {
-		if f.OK {
-			sayf(w, "ok     %-20s %s\n", f.Check, f.Value)
-			continue
+		state, remedy := "ok", ""
+		if !f.OK {
+			remedy = fmt.Sprintf(": %s; it limits: %s; mend it: %s", f.Problem, f.Limits, f.Mend)
+			if state = "fail"; f.Warn {
+				state = "warn"
+			}
 		}
-		wrong++
-		sayf(w, "WRONG  %-20s %s: %s\n", f.Check, f.Value, f.Problem)
-		sayf(w, "         it limits: %s\n", f.Limits)
-		sayf(w, "         mend it:   %s\n", f.Mend)
+		switch state {
+		case "fail":
+			failed++
+		case "warn":
+			warned++
+		}
+		sayf(w, "%-6s %-20s %s%s\n", state, f.Check, oneLine(f.Value), oneLine(remedy))
 	}
-	if wrong == 0 {
-		say(w, "Nothing is wrong.")
-	} else {
-		sayf(w, "Wrong: %d of %d.\n", wrong, len(d.Findings))
-	}
+	sayf(w, "%d failed, %d warnings, of %d.\n", failed, warned, len(d.Findings))
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,10 +14,17 @@ import (
 // serviceTimeout is how long a service may take to accept a connection.
 const serviceTimeout = 3 * time.Second
 
-// services are the parts outside of this process that the configuration names, and whether they answer.
-func services(ctx context.Context, o server.Options) (list []finding) {
+// serviceFindings are about the parts outside of this process that the configuration names: what they are, how they are set, and whether every
+// address of several answers.
+func serviceFindings(ctx context.Context, o server.Options) (list []finding) {
+	for _, f := range server.Diagnose(ctx, o) {
+		list = append(list, finding{
+			Check: f.Check, OK: f.Level == server.Good, Warn: f.Level == server.Warning,
+			Value: f.Value, Problem: f.Problem, Limits: f.Limits, Mend: f.Mend,
+		})
+	}
 	for _, s := range addresses(o) {
-		list = append(list, reach(ctx, s.key, s.address))
+		list = append(list, reach(ctx, s))
 	}
 	if len(list) == 0 {
 		list = append(list, finding{Check: "services", OK: true, Value: "none configured: everything is embedded"})
@@ -26,36 +32,29 @@ func services(ctx context.Context, o server.Options) (list []finding) {
 	return list
 }
 
-type service struct{ key, address string }
+// service is an address, the key that names it, and whether it is one of several that stand in for each other.
+type service struct {
+	key, address string
+	several      bool
+}
 
-// addresses are host:port of the services, by the key that names them.
+// addresses are host:port of what server.Diagnose does not ask: each of several that stand in for each other, and the key set.
 func addresses(o server.Options) (list []service) {
-	if u, err := url.Parse(o.Postgres.URL); err == nil && o.Postgres.URL != "" {
-		list = append(list, service{"store.postgres.url", withPort(u.Host, "5432")})
-	}
-	if o.Redis.Host != "" {
-		port := o.Redis.Port
-		if port == 0 {
-			port = 6379
-		}
-		list = append(list, service{"redis.host", net.JoinHostPort(o.Redis.Host, strconv.Itoa(port))})
-	}
-	for _, a := range o.Redis.Address {
-		list = append(list, service{"redis.address", withPort(a, "6379")})
-	}
-	for a := range strings.SplitSeq(o.RocketMQ.NameServer, ";") {
-		if a = strings.TrimSpace(a); a != "" {
-			list = append(list, service{"rocketmq.name-server", withPort(a, "9876")})
-		}
-	}
-	if j := o.JWT.JWKSURL; j != "" {
-		if u, err := url.Parse(j); err == nil {
-			port := "443"
-			if u.Scheme == "http" {
-				port = "80"
+	several := func(key string, all []string) {
+		for _, a := range all {
+			if len(all) > 1 {
+				list = append(list, service{key, strings.TrimSpace(a), true})
 			}
-			list = append(list, service{"auth.jwt.jwks-url", withPort(u.Host, port)})
 		}
+	}
+	several("redis.address", o.Redis.Address)
+	several("rocketmq.name-server", strings.Split(o.RocketMQ.NameServer, ";"))
+	if u, err := url.Parse(o.JWT.JWKSURL); err == nil && o.JWT.JWKSURL != "" {
+		port := "443"
+		if u.Scheme == "http" {
+			port = "80"
+		}
+		list = append(list, service{"auth.jwt.jwks-url", withPort(u.Host, port), false})
 	}
 	return list
 }
@@ -67,21 +66,24 @@ func withPort(host, port string) string {
 	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
-// reach opens a connection to a service and closes it.
-func reach(ctx context.Context, key, address string) finding {
+// reach opens a connection to a service and closes it. One of several that does not answer is a warning.
+func reach(ctx context.Context, s service) finding {
 	ctx, cancel := context.WithTimeout(ctx, serviceTimeout)
 	defer cancel()
 	start := time.Now()
-	f := finding{Check: key, OK: true}
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	f := finding{Check: s.key, OK: true}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", s.address)
 	if err != nil {
-		f.OK, f.Value, f.Problem = false, address, "cannot be reached: "+err.Error()
+		f.OK, f.Warn, f.Value, f.Problem = false, s.several, s.address, "cannot be reached: "+err.Error()
 		f.Limits = "what this service is for"
-		host, port, _ := net.SplitHostPort(address)
-		f.Mend = fmt.Sprintf("nc -vz %s %s (until it answers: start the service, open the firewall), or another %s", host, port, key)
+		if s.several {
+			f.Limits = "nothing while the others answer"
+		}
+		host, port, _ := net.SplitHostPort(s.address)
+		f.Mend = fmt.Sprintf("nc -vz %s %s (until it answers: start the service, open the firewall), or another %s", host, port, s.key)
 		return f
 	}
 	_ = c.Close()
-	f.Value = fmt.Sprintf("%s answers in %s", address, time.Since(start).Round(10*time.Microsecond))
+	f.Value = fmt.Sprintf("%s answers in %s", s.address, time.Since(start).Round(10*time.Microsecond))
 	return f
 }

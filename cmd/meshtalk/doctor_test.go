@@ -191,12 +191,16 @@ func TestServiceAddresses(t *testing.T) {
 		t.Error(got)
 	}
 	o.Postgres.URL = "postgres://bob:secret@db.example/chat"
-	o.Redis.Host, o.Redis.Port, o.Redis.Address = "r", 6380, []string{"a:1", "b"}
+	o.Redis.Host, o.Redis.Address, o.RocketMQ.NameServer = "r", []string{"a:1"}, "n:9876"
+	if got := addresses(o); got != nil {
+		t.Error("what is asked more than its address:", got)
+	}
+	o.Redis.Address = []string{"a:1", "b:2"}
 	o.RocketMQ.NameServer = "n:9876; m:9877"
 	o.JWT.JWKSURL = "https://id.example/keys"
 	want := []service{
-		{"store.postgres.url", "db.example:5432"}, {"redis.host", "r:6380"}, {"redis.address", "a:1"}, {"redis.address", "b:6379"},
-		{"rocketmq.name-server", "n:9876"}, {"rocketmq.name-server", "m:9877"}, {"auth.jwt.jwks-url", "id.example:443"},
+		{"redis.address", "a:1", true}, {"redis.address", "b:2", true},
+		{"rocketmq.name-server", "n:9876", true}, {"rocketmq.name-server", "m:9877", true}, {"auth.jwt.jwks-url", "id.example:443", false},
 	}
 	if got := addresses(o); !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)

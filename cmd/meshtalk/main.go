@@ -145,7 +145,7 @@ func newRoot(e environment) *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(e), newToken(e), newConfig(e), newClient(e), newSend(e), newGroup(e), newUser(e), newStats(e), newBackup(e), newDoctor(e),
+	root.AddCommand(newServe(e), newToken(e), newConfig(e), newClient(e), newSend(e), newGroup(e), newUser(e), newStats(e), newNodes(e), newBackup(e), newDoctor(e),
 		newVersion())
 	return root
 }

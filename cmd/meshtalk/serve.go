@@ -79,13 +79,26 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 	}
 	say(out, "ready")
 
-	for sig := range signals {
-		if sig != syscall.SIGHUP {
-			break
-		}
-		reload(s, c, srv)
+	failed := untilEnd(s, c, srv, signals)
+	if err := stop(srv, c.Options.ShutdownTimeout, signals); failed == nil {
+		return err
 	}
-	return stop(srv, c.Options.ShutdownTimeout, signals)
+	return failure(failed)
+}
+
+// untilEnd waits for a signal that ends the server (nil), or for its failure, and reloads meanwhile.
+func untilEnd(s *settings, c *config.Config, srv *server.Server, signals <-chan os.Signal) error {
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return nil
+			}
+			reload(s, c, srv)
+		case err := <-srv.Failed():
+			return err
+		}
+	}
 }
 
 // stopper is the end of a server.

@@ -116,17 +116,27 @@ func (p *Proxy) serve(client net.Conn) {
 	defer p.forget(server)
 	var back sync.WaitGroup
 	back.Go(func() {
+		var err error
 		if p.rewrite != nil {
-			_ = p.rewrite(client, server)
+			err = p.rewrite(client, server)
 		} else {
-			_, _ = io.Copy(client, server)
+			_, err = io.Copy(client, server)
 		}
-		_ = client.(*net.TCPConn).CloseWrite()
+		end(client, err)
 		_ = server.(*net.TCPConn).CloseRead()
 	})
-	_, _ = io.Copy(server, client)
-	_ = server.(*net.TCPConn).CloseWrite()
+	_, err = io.Copy(server, client)
+	end(server, err)
 	back.Wait()
+}
+
+// end tells the peer of c how the other side has ended: with an end, or with a break.
+func end(c net.Conn, err error) {
+	if err != nil && !errors.Is(err, io.EOF) {
+		reset(c)
+		return
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
 }
 
 // reset closes c so that its peer sees an error rather than an end.

@@ -202,6 +202,8 @@ func run(args ...string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command("bash", append([]string{filepath.Join(root, "scripts", "services.sh"), "--no-install"}, args...)...)
+	// A test's broker lives for seconds: what the second compiler would make faster never pays, and a start takes a third less.
+	cmd.Env = append(os.Environ(), "JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

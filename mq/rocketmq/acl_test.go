@@ -11,8 +11,7 @@ import (
 )
 
 // A broker that asks for a user takes everything that is signed with its password, and nothing else.
-func TestACL(t *testing.T) {
-	set := services.Start(t, services.RocketMQ)
+func brokerWithACL(t *testing.T, set *services.Set) {
 	conf := `authenticationEnabled=true
 authenticationProvider=org.apache.rocketmq.auth.authentication.provider.DefaultAuthenticationProvider
 authenticationMetadataProvider=org.apache.rocketmq.auth.authentication.provider.LocalAuthenticationMetadataProvider
@@ -20,14 +19,14 @@ initAuthenticationUser={"username":"mesh","password":"secret-1"}
 innerClientAuthenticationCredentials={"accessKey":"mesh","secretKey":"secret-1"}
 `
 	must(t, os.WriteFile(filepath.Join(set.Dir, "broker", "extra.conf"), []byte(conf), 0o600))
-	must(t, set.Broker.Stop())
+	must(t, set.Broker.Kill()) // a stop takes it 10 s, with nothing to write
 	must(t, set.Broker.Start())
-	ctx := context.Background()
+	ctx, topic := context.Background(), newTopic()
 	for _, wrong := range []Options{{}, {AccessKey: "mesh", SecretKey: "wrong"}, {AccessKey: "other", SecretKey: "secret-1"}} {
 		wrong.NameServers = []string{set.NameServer.Addr}
 		c, err := Connect(ctx, wrong)
 		must(t, err)
-		if _, err := open(c, "log", 2, mqtest.NewStore().Node()); err == nil {
+		if _, err := open(c, topic, 2, mqtest.NewStore().Node()); err == nil {
 			t.Errorf("a topic was made with %q", wrong.SecretKey)
 		}
 		must(t, c.Close())
@@ -37,7 +36,7 @@ innerClientAuthenticationCredentials={"accessKey":"mesh","secretKey":"secret-1"}
 	defer func() { must(t, c.Close()) }()
 	s := mqtest.NewStore()
 	n := s.Node(0, 1)
-	l, err := open(c, "log", 2, n)
+	l, err := open(c, topic, 2, n)
 	must(t, err)
 	end := run(t, l, n)
 	defer end()

@@ -16,15 +16,17 @@ import (
 
 // Request codes of the remoting protocol (org.apache.rocketmq.remoting.protocol.RequestCode).
 const (
-	reqPull         = 11
-	reqQueryOffset  = 14
-	reqUpdateOffset = 15
-	reqCreateTopic  = 17
-	reqMaxOffset    = 30
-	reqMinOffset    = 31
-	reqRoute        = 105
-	reqCluster      = 106
-	reqSend         = 310
+	reqPull          = 11
+	reqQueryOffset   = 14
+	reqUpdateOffset  = 15
+	reqCreateTopic   = 17
+	reqBrokerConfig  = 26
+	reqBrokerRuntime = 28
+	reqMaxOffset     = 30
+	reqMinOffset     = 31
+	reqRoute         = 105
+	reqCluster       = 106
+	reqSend          = 310
 )
 
 // Response codes (…remoting.protocol.ResponseCode).

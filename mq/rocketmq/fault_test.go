@@ -163,11 +163,25 @@ func (d *load) appliedAgain(partitions ...int) {
 	d.t.Logf("all of partitions %v moved within %s", partitions, time.Since(begin).Round(time.Millisecond))
 }
 
+// Brokers of their own, for what breaks them: starting some takes longer than most tests.
+func TestTwoBrokers(t *testing.T) {
+	t.Parallel()
+	set := services.Start(t, services.RocketMQ, services.Broker2)
+	t.Run("Faults", func(t *testing.T) { brokerFaults(t, set) })
+	t.Run("ForeignLayout", func(t *testing.T) { foreignLayout(t, set) })
+}
+
+func TestOneBroker(t *testing.T) {
+	t.Parallel()
+	set := services.Start(t, services.RocketMQ)
+	t.Run("LosesItsFiles", func(t *testing.T) { brokerLosesItsFiles(t, set) })
+	t.Run("ACL", func(t *testing.T) { brokerWithACL(t, set) }) // the last: it stays
+}
+
 // A broker that is killed under load, comes back on its files, and is stopped and continued: its partitions refuse, those of the
 // other broker go on, and nothing that was kept is missing or stands in another order.
-func TestBrokerFaults(t *testing.T) {
+func brokerFaults(t *testing.T, set *services.Set) {
 	const count = 8
-	set := services.Start(t, services.RocketMQ, services.Broker2)
 	s := mqtest.NewStore()
 	nodes := []*mqtest.Node{s.Node(0, 2, 4, 6), s.Node(1, 3, 5, 7)}
 	topic := newTopic()
@@ -231,6 +245,7 @@ func keyIn(partition, n int) string {
 
 // One node is cut off from RocketMQ: it takes nothing and says so, the other goes on; then it comes back.
 func TestNodeCutOff(t *testing.T) {
+	t.Parallel()
 	const count = 4
 	s := mqtest.NewStore()
 	nodes := []*mqtest.Node{s.Node(0, 1), s.Node(2, 3)}

@@ -63,8 +63,7 @@ func TestUnreadableMessages(t *testing.T) {
 }
 
 // A broker that has lost its files brings what it gets from then on, although the store stands further.
-func TestBrokerLosesItsFiles(t *testing.T) {
-	set := services.Start(t, services.RocketMQ)
+func brokerLosesItsFiles(t *testing.T, set *services.Set) {
 	s := mqtest.NewStore()
 	n := s.Node(0)
 	l := openLog(t, set.NameServer.Addr, "log", 1, n)

@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/meshtalk/meshtalk/internal/services"
 	"github.com/meshtalk/meshtalk/mq"
@@ -24,25 +21,7 @@ const patience = time.Minute
 // shared is one broker for all tests that do not break it.
 var shared *services.Set
 
-func TestMain(m *testing.M) {
-	var err error
-	if shared, err = services.Open(services.RocketMQ); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := shared.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { services.Main(m, &shared, services.RocketMQ) }
 
 // testLog puts log lines into the test's output, while it runs.
 type testLog struct {

@@ -82,6 +82,7 @@ func open(c *Client, topic string, queues int, n *mqtest.Node) (*Log, error) {
 // Another number of queues is refused while messages wait, also for a node that does not own them; then it is taken, in
 // both directions, and order and offsets go on.
 func TestQueueCount(t *testing.T) {
+	t.Parallel()
 	topic := newTopic()
 	c := connect(t, shared.NameServer.Addr)
 	s := mqtest.NewStore()
@@ -138,8 +139,7 @@ func withoutMoves(wrong []string) []string {
 }
 
 // A topic that was made in the usual way cannot be the log.
-func TestForeignLayout(t *testing.T) {
-	set := services.Start(t, services.RocketMQ, services.Broker2)
+func foreignLayout(t *testing.T, set *services.Set) {
 	c := connect(t, set.NameServer.Addr)
 	ctx := context.Background()
 	for _, b := range []string{"broker", "broker2"} {
@@ -161,7 +161,11 @@ func TestForeignLayout(t *testing.T) {
 	must(t, e.Close())
 
 	// A broker that was not there when the log was made takes what is added.
-	must(t, set.Broker2.Stop())
+	must(t, set.Broker2.Kill())
+	eventually(t, "the name server forgets it", func() bool {
+		names, err := c.cluster(ctx)
+		return err == nil && len(names) == 1
+	})
 	_, err = open(c, "grows", 2, n)
 	must(t, err)
 	must(t, set.Broker2.Start())

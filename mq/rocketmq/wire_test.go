@@ -213,6 +213,7 @@ func TestComposite(t *testing.T) {
 
 // A peer that has gone silent is given up although its connection stands; who does not wait for it is not.
 func TestSilentPeer(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	silent := false
 	addr := answering(t, func(*command) *command {

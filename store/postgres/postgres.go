@@ -65,7 +65,7 @@ func (o *Options) setDefaults() {
 		o.Logf = func(string, ...any) {}
 	}
 	if o.MaxConns <= 0 {
-		o.MaxConns = 24
+		o.MaxConns = NodeConnections
 	}
 	if o.MemberTTL <= 0 {
 		o.MemberTTL = 5 * time.Second

@@ -2,16 +2,13 @@ package postgres
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/goleak"
 
 	"github.com/meshtalk/meshtalk/internal/services"
 )
@@ -19,26 +16,7 @@ import (
 // shared is the server of all tests but those that kill theirs.
 var shared *services.Set
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	var err error
-	if shared, err = services.Open(services.Postgres); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	if err := shared.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { services.Main(m, &shared, services.Postgres) }
 
 // onServer runs a statement on the server's own database.
 func onServer(t testing.TB, server *services.Service, statement string) {
