@@ -205,6 +205,17 @@ func lockError(dir string, err error) error {
 // Epoch implements store.Store.
 func (s *Store) Epoch() string { return s.identity.epoch }
 
+// Forget implements store.Store: there is no other node.
+func (s *Store) Forget(string) {}
+
+// Offset implements store.Store: commits have their place in Pebble's log.
+func (s *Store) Offset(context.Context, int) (int64, error) {
+	if s.closed.Load() {
+		return 0, store.ErrClosed
+	}
+	return 0, nil
+}
+
 // State implements store.Store.
 func (s *Store) State() error {
 	if s.closed.Load() {
