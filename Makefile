@@ -30,6 +30,8 @@ BENCHTIME    ?= 300ms
 # Packages with Go benchmarks worth a look; the store's size on disk is measured apart, with more messages.
 BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 15m
+# Packages under test at once: more than cores, for those with services wait for them most of the time.
+TEST_PACKAGES ?= 4
 E2E_TIMEOUT  ?= 30m
 
 .PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e docs examples ts web browser fmt vet imports prometheus dist packages reproducible tools clean help
@@ -52,7 +54,7 @@ test: ## all tests but those of e2e/
 	$(GO) test -timeout $(TEST_TIMEOUT) $(PACKAGES)
 
 race: ## the same with the race detector, and without it what it would falsify
-	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $(PACKAGES)
 	$(GO) test -count=1 -run Memory ./bench
 
 cluster: build ## three nodes on Redis, PostgreSQL and RocketMQ, until Ctrl-C
