@@ -281,7 +281,7 @@ func TestDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	example := regexp.MustCompile("(?s)```yaml\n(# cluster.yaml\n.*?)```").FindSubmatch(text)
+	example := regexp.MustCompile("(?s)```yaml values of the chart\n(# cluster.yaml\n.*?)```").FindSubmatch(text)
 	if example == nil {
 		t.Fatal("no example")
 	}
