@@ -404,6 +404,11 @@ func TestClusterIsShown(t *testing.T) {
 	p.shows(t, "rocketmq", "log", true, true)
 	p.shows(t, "redis", "cluster", true, true)
 
+	t.Cleanup(func() { // also when something is missing: others use them too
+		for _, s := range []*services.Service{f.set.Broker, f.set.Postgres, f.set.Redis} {
+			must(t, s.Start())
+		}
+	})
 	must(t, f.set.Redis.Kill())
 	p.shows(t, "redis", "cluster", false, true) // its users are served all the same
 	must(t, f.set.Postgres.Kill())

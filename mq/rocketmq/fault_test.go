@@ -273,6 +273,20 @@ func TestNodeCutOff(t *testing.T) {
 	d.check()
 }
 
+// A node that consumes nothing and sends nothing knows that it is cut off, too.
+func TestIdleNodeCutOff(t *testing.T) {
+	t.Parallel()
+	n := mqtest.NewStore().Node()
+	proxy := services.NewRocketMQProxy(t, shared)
+	l := openLog(t, proxy.Addr, newTopic(), 4, n)
+	run(t, l, n)
+	must(t, l.State())
+	proxy.Cut()
+	eventually(t, "the state tells", func() bool { return l.State() != nil })
+	proxy.Restore()
+	eventually(t, "the state is fine again", func() bool { return l.State() == nil })
+}
+
 // Partitions move between two nodes under load, both believing to own all for a while.
 func TestOwnersChange(t *testing.T) {
 	const count = 4

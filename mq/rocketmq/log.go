@@ -37,6 +37,7 @@ type Log struct {
 	mu struct {
 		sync.Mutex
 		running map[int]*consumption // partitions that this node consumes
+		away    map[string]error     // brokers that do not answer, and why
 	}
 }
 
@@ -49,7 +50,7 @@ func (c *Client) OpenLog(ctx context.Context, o LogOptions) (*Log, error) {
 		return nil, fmt.Errorf("rocketmq: topic %s: %w", o.Topic, err)
 	}
 	l := &Log{client: c, o: o, log: c.log.With("topic", o.Topic), places: newPlaces(c, o.Topic, list, o.Queues)}
-	l.mu.running = map[int]*consumption{}
+	l.mu.running, l.mu.away = map[int]*consumption{}, map[string]error{}
 	for p := range o.Queues {
 		l.senders = append(l.senders, newSender(l, p))
 	}
@@ -230,6 +231,9 @@ func (l *Log) State() error {
 			errs = append(errs, fmt.Errorf("partition %d brings nothing: %w", p, err))
 		}
 	}
+	for _, err := range l.mu.away {
+		errs = append(errs, err)
+	}
 	return summary(errs)
 }
 
@@ -251,6 +255,7 @@ func (l *Log) Run(ctx context.Context, c mq.Consumer) error {
 	defer stop()
 	var places, senders sync.WaitGroup
 	places.Go(func() { l.places.follow(background) })
+	places.Go(func() { l.watch(background) })
 	for _, s := range l.senders {
 		senders.Go(func() { s.run(background) })
 	}
