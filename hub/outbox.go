@@ -20,7 +20,11 @@ const (
 	// outboxInterval is the pause after which a partition is looked at though no commit here woke it: positions write events too,
 	// and so do commits of the partition's last owner.
 	outboxInterval = time.Second
-	// eventKeys spreads conversations over the event topic's queues; one conversation's events stay in one.
+	// outboxGather is the least time between two looks, but for full pages: events of many commits share a read, a message of the topic
+	// and the write that notes it.
+	outboxGather = 100 * time.Millisecond
+	// eventKeys spreads conversations over the event topic's queues; one conversation's events stay in one. With a log that has
+	// partitions these are spread already.
 	eventKeys = 16
 )
 
@@ -103,10 +107,15 @@ func (h *Hub) publishPartition(ctx context.Context, partition int) {
 		if n == outboxPage {
 			continue
 		}
+		gathered := time.After(outboxGather)
 		select {
 		case <-fresh:
 		case <-ctx.Done():
 		case <-time.After(outboxInterval):
+		}
+		select {
+		case <-gathered:
+		case <-ctx.Done():
 		}
 	}
 }
@@ -122,9 +131,12 @@ func (h *Hub) publishPage(ctx context.Context, partition int) (int, error) {
 	for i := range events {
 		e := &events[i]
 		ids[i] = e.ID
-		f := fnv.New32a()
-		_, _ = f.Write([]byte(e.Conv))
-		key := f.Sum32() % eventKeys
+		key := uint32(partition) % eventKeys
+		if !h.durable {
+			f := fnv.New32a()
+			_, _ = f.Write([]byte(e.Conv))
+			key = f.Sum32() % eventKeys
+		}
 		bodies[key] = append(bodies[key], h.appendEvent(nil, e))
 	}
 	for key, list := range bodies {
