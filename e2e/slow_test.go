@@ -22,8 +22,8 @@ import (
 const (
 	slowContent = 1 << 10 // bytes of a message
 	slowGrowth  = 2 << 20 // bytes of memory that receivers who do not read may cost together
-	// What the most memory may differ by between rounds in which everybody reads: the store's tail and the collector move it. Where it
-	// differs by more there is no plateau to compare with.
+	// What the most memory, garbage and all, differs by between two floods: the store's tail and the collector move it. A third of what is
+	// sent, so that a server that holds it is found in this way, too.
 	slowNoise = 8 << 20
 
 	// With ack: client the window ends the pushes. With ack: auto what the kernel takes does, which may be 3 MB.
@@ -67,7 +67,7 @@ func TestSlowReceivers(t *testing.T) {
 	lagging := int(p.metrics()["meshtalk_lagging_sessions"])
 	t.Logf("most memory before: %d KB (± %d); meanwhile: %d KB; %d sessions lag; %d round trips of others, the worst took %v",
 		before>>10, noise>>10, after>>10, lagging, trips, worst)
-	if grown := after - before; grown > slowGrowth+min(noise, slowNoise) {
+	if grown := after - before; grown > slowGrowth+slowNoise {
 		t.Errorf("%d receivers that do not read cost %d KB of memory", len(slow), grown>>10)
 	}
 	stalled := leastHeld(p)
