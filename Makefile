@@ -31,7 +31,7 @@ BENCHTIME    ?= 300ms
 BENCHED      ?= ./codec ./engine ./hub
 TEST_TIMEOUT ?= 15m
 # Packages under test at once: more than cores, for those with services wait for them most of the time.
-TEST_PACKAGES ?= 4
+TEST_PACKAGES ?= 3
 E2E_TIMEOUT  ?= 30m
 
 .PHONY: run demo cluster chaos build test race fuzz bench baseline lint check e2e docs examples ts web browser fmt vet imports prometheus dist packages reproducible tools clean help

@@ -21,7 +21,7 @@ func TestProcs(t *testing.T) {
 		if r.Processes != 2 || r.Messages == nil || r.Messages.Sent < 550 || r.Messages.Delivered != r.Messages.Sent || r.Delivery.Count < 500 {
 			t.Errorf("%d processes, messages %+v, delivery %+v", r.Processes, r.Messages, r.Delivery)
 		}
-		if r.Load.CPUSeconds == 0 || r.Load.BusyLoop == 0 || r.Server == nil || len(r.Metrics) == 0 {
+		if r.Load.CPUSeconds == 0 || r.Load.MaxStall == 0 || r.Server == nil || len(r.Metrics) == 0 {
 			t.Errorf("load %+v, server %+v", r.Load, r.Server)
 		}
 		if !slices.ContainsFunc(r.Series, func(s bench.Sample) bool { return s.Delivery != nil && s.Connections == 10 }) {
