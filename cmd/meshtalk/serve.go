@@ -41,7 +41,7 @@ func newServe(e environment) *cobra.Command {
 
 // gcPercent is how far the heap grows between two collections, unless the environment's GOGC says otherwise. What logins leave as
 // garbage stands between what connections keep, and the gaps remain: an idle connection costs some 70 bytes less than with Go's 100
-// (slopes with 100, 50, 100, 50: 917, 840, 904, 835 bytes). Messages leave little garbage: 50, 100 and 200 in turn gave the same
+// (slopes with 100, 50, 100, 50 beside other work: 917, 840, 904, 835 bytes). Messages leave little garbage: 50, 100 and 200 in turn gave the same
 // rates within the noise.
 const gcPercent = 50
 
