@@ -15,6 +15,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 LDFLAGS := -s -w -X github.com/meshtalk/meshtalk/server.Version=$(VERSION) -X main.commit=$(COMMIT)
 
+# What npm installs stands in node_modules/ at the root, for all packages, as package-lock.json says.
+NODE_MODULES := node_modules/.package-lock.json
+
 # Static binaries, and one build of every dependency for all that follows; the race detector alone needs cgo.
 export CGO_ENABLED := 0
 
@@ -89,8 +92,6 @@ packages: build $(HELM) $(NFPM) ## chart, Debian package and archives of this ar
 reproducible: $(HELM) $(NFPM) ## `make dist` for all architectures twice, each with a cache of its own: the same bytes (minutes)
 	MESHTALK_DIST=all $(PACKAGE_TESTS) -run TestReproducible -v ./...
 
-# What npm installs stands in node_modules/ at the root, for all packages, as package-lock.json says.
-NODE_MODULES := node_modules/.package-lock.json
 $(NODE_MODULES): package-lock.json
 	npm ci --no-audit --no-fund
 
