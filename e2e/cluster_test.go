@@ -404,20 +404,19 @@ func TestClusterIsShown(t *testing.T) {
 	p.shows(t, "rocketmq", "log", true, true)
 	p.shows(t, "redis", "cluster", true, true)
 
-	t.Cleanup(func() { // also when something is missing: others use them too
+	restart := func() {
 		for _, s := range []*services.Service{f.set.Broker, f.set.Postgres, f.set.Redis} {
 			must(t, s.Start())
 		}
-	})
+	}
+	t.Cleanup(restart) // also when something is missing: others use them too
 	must(t, f.set.Redis.Kill())
 	p.shows(t, "redis", "cluster", false, true) // its users are served all the same
 	must(t, f.set.Postgres.Kill())
 	p.shows(t, "postgres", "store", false, false)
 	must(t, f.set.Broker.Kill())
 	p.shows(t, "rocketmq", "log", false, false)
-	for _, s := range []*services.Service{f.set.Broker, f.set.Postgres, f.set.Redis} {
-		must(t, s.Start())
-	}
+	restart()
 	p.shows(t, "rocketmq", "log", true, true)
 	p.shows(t, "postgres", "store", true, true)
 	p.shows(t, "redis", "cluster", true, true)

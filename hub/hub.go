@@ -71,8 +71,8 @@ type Options struct {
 	Partitions mq.Partitions
 	// NodesChanged, when set, is told of nodes that came or went, this one first. It must not block.
 	NodesChanged func([]cluster.Node)
-	// Expelled, when set, is told, once, that this node cannot be part of the cluster any more (cluster.Cluster.Run): it is to stop. Until
-	// that it goes on, without the others. It must not block.
+	// Expelled is told, once, that this node cannot be part of the cluster any more (cluster.Cluster.Run): it is to stop. Until
+	// that it goes on, without the others. It must not block. nil = it is logged.
 	Expelled func(error)
 	// AfterCommit, when set, is told of every stored message, in order per conversation. The message is valid during the call.
 	AfterCommit func(m *codec.ConvMessage)
@@ -124,6 +124,9 @@ func New(o Options) *Hub {
 	if o.Logf == nil {
 		o.Logf = func(string, ...any) {}
 	}
+	if o.Expelled == nil {
+		o.Expelled = func(err error) { o.Logf("cluster: %v", err) }
+	}
 	h := &Hub{
 		store: o.Store, log: o.Log, cluster: o.Cluster, o: o,
 		pool:    NewPool(o.Workers, o.Logf),
@@ -163,7 +166,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	still, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
 	beside.Go(func() {
-		if err := h.cluster.Run(still, h); err != nil && h.o.Expelled != nil {
+		if err := h.cluster.Run(still, h); err != nil {
 			h.o.Expelled(err)
 		}
 	})

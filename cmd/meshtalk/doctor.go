@@ -145,15 +145,15 @@ func (d diagnosis) print(w io.Writer) {
 		state, remedy := "ok", ""
 		if !f.OK {
 			remedy = fmt.Sprintf(": %s; it limits: %s; mend it: %s", f.Problem, f.Limits, f.Mend)
-			if state = "fail"; f.Warn {
-				state = "warn"
-			}
 		}
-		switch state {
-		case "fail":
-			failed++
-		case "warn":
+		switch {
+		case f.OK:
+		case f.Warn:
+			state = "warn"
 			warned++
+		default:
+			state = "fail"
+			failed++
 		}
 		sayf(w, "%-6s %-20s %s%s\n", state, f.Check, oneLine(f.Value), oneLine(remedy))
 	}

@@ -22,8 +22,10 @@ func (l *Log) watch(ctx context.Context) {
 			asked[q.broker] = true
 			err := l.ask(ctx, q)
 			l.mu.Lock()
-			if l.mu.away[q.broker] = err; err == nil {
+			if err == nil {
 				delete(l.mu.away, q.broker)
+			} else {
+				l.mu.away[q.broker] = err
 			}
 			l.mu.Unlock()
 		}
