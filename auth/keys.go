@@ -25,7 +25,7 @@ import (
 // keys are what signatures are checked with, each for its own algorithm only: a public key is never an HMAC secret, and
 // a secret never anything else.
 type keys struct {
-	macs   map[string]*sync.Pool         // of hash.Hash keyed with the secret, by algorithm; nil without a secret
+	macs   map[string]*sync.Pool         // of *mac keyed with the secret, by algorithm; nil without a secret
 	static map[string][]crypto.PublicKey // of files, by algorithm
 	set    *keySet                       // nil without a URL
 	follow bool                          // there is a URL: set will be opened
@@ -35,7 +35,7 @@ func (k *keys) load(o JWTOptions) error {
 	if len(o.Secret) > 0 {
 		k.macs = map[string]*sync.Pool{}
 		for a, f := range map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New} {
-			k.macs[a] = &sync.Pool{New: func() any { return hmac.New(f, o.Secret) }}
+			k.macs[a] = &sync.Pool{New: func() any { return &mac{Hash: hmac.New(f, o.Secret)} }}
 		}
 	}
 	k.static = map[string][]crypto.PublicKey{}
@@ -148,15 +148,21 @@ func (k *keys) verify(ctx context.Context, method jwt.SigningMethod, h header, s
 	return errSignature
 }
 
+// mac is the state of an HMAC, keyed, with room for its input and its sum.
+type mac struct {
+	hash.Hash
+	input, sum []byte
+}
+
 // verifyMAC is the library's check of an HMAC with a state that is used again: deriving it from the secret is more work
 // than the hash of a token.
 func verifyMAC(pool *sync.Pool, signed string, sig []byte) error {
-	mac := pool.Get().(hash.Hash)
-	defer pool.Put(mac)
-	mac.Reset()
-	_, _ = mac.Write([]byte(signed)) // never fails
-	var sum [sha512.Size]byte
-	if !hmac.Equal(mac.Sum(sum[:0]), sig) {
+	m := pool.Get().(*mac)
+	defer pool.Put(m)
+	m.Reset()
+	m.input = append(m.input[:0], signed...)
+	_, _ = m.Write(m.input) // never fails
+	if m.sum = m.Sum(m.sum[:0]); !hmac.Equal(m.sum, sig) {
 		return errSignature
 	}
 	return nil

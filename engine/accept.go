@@ -22,8 +22,8 @@ const (
 	lastBackOff  = time.Second
 
 	// enrolling bounds how many sockets of one acceptor are on their way into a loop. A loop takes them in between two
-	// rounds of its sockets; with one at a time a busy loop would let in a few dozen connections a second.
-	enrolling = 256
+	// rounds of its sockets; with one at a time a busy loop would let in a few dozen connections a second. Each is a goroutine of gnet with a stack.
+	enrolling = 64
 )
 
 // listener accepts on one address. gnet's own acceptor is not used: it ends the engine on the first EMFILE.

@@ -39,8 +39,7 @@ func (s *Session) ackAhead(id []byte, inbox uint64) {
 	var box store.Inbox
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop().m.requestContext()
-		defer cancel()
+		ctx := s.loop().m.deadlines.context()
 		box, err = s.hub().Store().Head(ctx, s.user)
 	}, func() {
 		switch {
@@ -143,8 +142,7 @@ func (s *Session) forget(inbox uint64) {
 func (s *Session) readReceipts(from, to uint64) {
 	l, user := s.loop(), s.user
 	s.hub().Pool().Go(func() {
-		ctx, cancel := l.m.requestContext()
-		defer cancel()
+		ctx := l.m.deadlines.context()
 		for from < to {
 			entries, box, _, err := l.m.hub.Store().ReadInbox(ctx, user, from, readLimit)
 			if err != nil || len(entries) == 0 || box.First > to {
@@ -249,8 +247,7 @@ func (s *Session) read(p *codec.Packet) {
 	id, m, user, ref := clone(p.ID), s.loop().m, s.user, s.ref()
 	var err error
 	s.ask(func() {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		err = m.hub.MarkRead(ctx, user, r.Conv, r.Seq, ref)
 	}, func() {
 		var e *hub.Error

@@ -137,8 +137,7 @@ func (s *Session) extension(p *codec.Packet) {
 	var reply []byte
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop().m.requestContext()
-		defer cancel()
+		ctx := s.loop().m.deadlines.context()
 		if reply, err = h(ctx, info, data); err == nil && reply != nil && !codec.ValidContent(reply) {
 			err = &Refusal{Code: codec.CodeInternal, Message: "a handler's reply is no JSON"}
 		}

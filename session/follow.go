@@ -85,8 +85,7 @@ func (s *Session) join(group string) {
 	l, ref, user, terminal := s.loop(), s.ref(), s.user, s.terminal()
 	l.follow(group) // heads count from now on
 	s.hub().Pool().Go(func() {
-		ctx, cancel := l.m.requestContext()
-		defer cancel()
+		ctx := l.m.deadlines.context()
 		p, err := l.m.hub.Store().AttachGroup(ctx, user, terminal, group)
 		if err != nil {
 			return // no member any more, or not to be kept now: the next login reads it
@@ -140,8 +139,7 @@ func (f *follow) push(l *loop, frame *hub.Frame) int64 {
 // recheck reads the head of the group, of which word may have been lost.
 func (f *follow) recheck(l *loop) {
 	l.m.hub.Pool().Go(func() {
-		ctx, cancel := l.m.requestContext()
-		defer cancel()
+		ctx := l.m.deadlines.context()
 		box, err := l.m.hub.Store().ConvHead(ctx, store.GroupConv(f.group))
 		if err != nil {
 			return // at the next turn
@@ -188,8 +186,7 @@ func (w *follower) catchUp() {
 	w.reading = true
 	l, conv, after := s.loop(), store.GroupConv(w.f.group), w.pushed
 	s.hub().Pool().Go(func() {
-		ctx, cancel := l.m.requestContext()
-		defer cancel()
+		ctx := l.m.deadlines.context()
 		box, err := l.m.hub.Store().ConvHead(ctx, conv)
 		var messages []store.Message
 		if err == nil {
@@ -283,8 +280,7 @@ func (s *Session) ackGroup(id []byte, conv string, seq uint64) {
 	m, user, terminal := s.loop().m, s.user, s.terminal()
 	var err error
 	s.ask(func() {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		err = m.hub.AckGroup(ctx, user, terminal, group, seq)
 	}, func() {
 		if err != nil {

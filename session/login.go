@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"time"
 	"unique"
 
 	"github.com/meshtalk/meshtalk/auth"
@@ -11,14 +10,6 @@ import (
 	"github.com/meshtalk/meshtalk/hub"
 	"github.com/meshtalk/meshtalk/store"
 )
-
-// requestTimeout bounds what one packet may wait for (store, keys, hooks): longer than any healthy part takes, shorter than
-// a client waits.
-const requestTimeout = 10 * time.Second
-
-func (m *Manager) requestContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), requestTimeout)
-}
 
 // loginAgain refuses a second LOGIN.
 func (s *Session) loginAgain(p *codec.Packet) {
@@ -86,8 +77,7 @@ func (s *Session) login(p *codec.Packet) {
 
 // authenticate is the part of a login that may block.
 func (m *Manager) authenticate(token, terminal string, ref hub.Ref, order uint64) (r loginResult) {
-	ctx, cancel := m.requestContext()
-	defer cancel()
+	ctx := m.deadlines.context()
 	if token == "" {
 		r.err = &hub.Error{Code: codec.CodeUnauthorized, Message: "no token"}
 		return r
@@ -240,8 +230,7 @@ func (s *Session) refresh(p *codec.Packet) {
 	var identity auth.Identity
 	var err error
 	s.ask(func() {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		identity, err = m.reauthenticate(ctx, token, user, terminal)
 	}, func() {
 		if err != nil {

@@ -38,10 +38,11 @@ type Options struct {
 // Manager is the engine's Handler: it makes a Session of every connection and hands packets to the command table.
 // Its Handler methods run on the event loops.
 type Manager struct {
-	o     Options
-	hub   *hub.Hub
-	epoch string
-	loops []*loop
+	o         Options
+	hub       *hub.Hub
+	epoch     string
+	loops     []*loop
+	deadlines deadlines
 
 	observer atomic.Pointer[func(Event)] // who is told of errors and closes, nil = nobody
 }

@@ -143,8 +143,7 @@ func (s *Session) catchUp() {
 	s.reading = true
 	ref, l, user, after := s.ref(), s.loop(), s.user, s.pushed
 	s.hub().Pool().Go(func() {
-		ctx, cancel := l.m.requestContext()
-		defer cancel()
+		ctx := l.m.deadlines.context()
 		entries, box, _, err := l.m.hub.Store().ReadInbox(ctx, user, after, limit)
 		l.post(func() {
 			if l.session(ref) != s || s.state != online {

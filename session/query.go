@@ -28,8 +28,7 @@ func (s *Session) pull(p *codec.Packet) {
 	}
 	id, user := clone(p.ID), s.user
 	s.query(id, func(m *Manager) ([]byte, error) {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		entries, box, more, err := m.hub.Inbox(ctx, user, r.After, r.Limit)
 		if err != nil {
 			return nil, err
@@ -58,8 +57,7 @@ func (s *Session) history(p *codec.Packet) {
 		after = &r.After
 	}
 	s.query(id, func(m *Manager) ([]byte, error) {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		if err := m.hub.MayRead(ctx, user, r.Conv); err != nil {
 			return nil, err
 		}
@@ -80,8 +78,7 @@ func (s *Session) conversations(p *codec.Packet) {
 	}
 	id, user := clone(p.ID), s.user
 	s.query(id, func(m *Manager) ([]byte, error) {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		list, next, err := m.hub.Conversations(ctx, user, r.After, r.Limit)
 		if err != nil {
 			return nil, err
@@ -136,8 +133,7 @@ func (s *Session) tellPresence(id []byte, users []string) {
 	var states []codec.PresenceState
 	var err error
 	s.ask(func() {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		states, err = m.hub.PresenceOf(ctx, users)
 	}, func() {
 		switch {
@@ -159,8 +155,7 @@ func (s *Session) tellWatched() {
 	}
 	l, ref := s.loop(), s.ref()
 	s.hub().Pool().Go(func() {
-		ctx, cancel := l.m.requestContext()
-		defer cancel()
+		ctx := l.m.deadlines.context()
 		states, err := l.m.hub.PresenceOf(ctx, users)
 		if err != nil {
 			l.m.o.Logf("presence: %v", err)

@@ -50,8 +50,7 @@ func (s *Session) admitLater(id []byte, d store.Draft, typ int64, content []byte
 	m := s.loop().m
 	var err error
 	s.ask(func() {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		err = m.hub.Admit(ctx, &d)
 	}, func() {
 		if err != nil {
@@ -126,8 +125,7 @@ func (s *Session) ephemeral(o Outgoing) {
 	var sent hub.Sent
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop().m.requestContext()
-		defer cancel()
+		ctx := s.loop().m.deadlines.context()
 		sent, err = s.hub().SendEphemeral(ctx, hub.Outgoing{
 			From: o.From, To: o.To, Group: o.Group, ID: o.ID, Type: o.Type, Content: o.Content, Ephemeral: true,
 		})
@@ -145,8 +143,7 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 	o, cmd, ephemeral := s.outgoing(p, r), p.Cmd, r.Ephemeral
 	var err error
 	s.ask(func() {
-		ctx, cancel := s.loop().m.requestContext()
-		defer cancel()
+		ctx := s.loop().m.deadlines.context()
 		if err = s.loop().m.o.Hooks.BeforeSend(ctx, &o); err == nil && !codec.ValidContent(o.Content) {
 			err = &Refusal{Code: codec.CodeInternal, Message: "a hook made the content invalid"}
 		}
@@ -214,8 +211,7 @@ func (s *Session) typing(p *codec.Packet) {
 	id, m, user := clone(p.ID), s.loop().m, s.user
 	var err error
 	s.ask(func() {
-		ctx, cancel := m.requestContext()
-		defer cancel()
+		ctx := m.deadlines.context()
 		if err = m.hub.Member(ctx, r.Group, user); err == nil {
 			packet := codec.AppendTyping(nil, store.GroupConv(r.Group), user)
 			err = m.hub.TellGroup(ctx, r.Group, user, codec.Typing, packet)
