@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/meshtalk/meshtalk/cluster"
 	"github.com/meshtalk/meshtalk/codec"
@@ -144,6 +146,7 @@ func (d *delivery) message(s *Submission, r *store.Result) {
 		d.wake(r)
 	}
 	if d.h.o.AfterCommit != nil {
+		m.ID = strings.Clone(m.ID)
 		d.h.tellCommitted(m)
 	}
 }
@@ -181,7 +184,7 @@ func (d *delivery) pushGroup(group string, f *Frame) {
 // wake tells the other nodes of the message at hand. They get a copy: the submission's bytes are used again.
 func (d *delivery) wake(r *store.Result) {
 	m := d.m
-	m.Content = append([]byte(nil), m.Content...)
+	m.Content, m.ID = append([]byte(nil), m.Content...), strings.Clone(m.ID)
 	if r.Large {
 		d.wakes = append(d.wakes, cluster.Wake{Group: m.Group, Message: &m})
 	}
@@ -200,11 +203,11 @@ func (h *Hub) tellCommitted(m *codec.ConvMessage) {
 	h.o.AfterCommit(m)
 }
 
-// draftMessage is a stored draft as clients see it. Its Content is the draft's.
+// draftMessage is a stored draft as clients see it. Its Content and ID are the draft's bytes.
 func draftMessage(d *store.Draft, r *store.Result) codec.ConvMessage {
 	m := codec.ConvMessage{
 		Cmd: kindCmd(d.Kind), MsgID: d.MsgID, Conv: d.Conv, Seq: r.Seq, From: d.From,
-		TS: r.TS, Type: d.Type, Content: d.Content, ID: string(d.ID), Target: d.Target,
+		TS: r.TS, Type: d.Type, Content: d.Content, ID: unsafe.String(unsafe.SliceData(d.ID), len(d.ID)), Target: d.Target,
 	}
 	address(&m)
 	return m

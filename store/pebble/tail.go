@@ -111,8 +111,9 @@ func (t *tail) addMsg(m *msg) uint32 {
 	t.count++
 	chunks := *t.msgs.Load()
 	if i%chunkMsgs == 0 {
-		chunks = append(chunks, new(msgChunk))
-		t.msgs.Store(&chunks)
+		more := append(chunks, new(msgChunk)) // not chunks: its address would make one of every call
+		t.msgs.Store(&more)
+		chunks = more
 	}
 	chunks[i/chunkMsgs][i%chunkMsgs] = *m
 	return i
