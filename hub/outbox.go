@@ -22,7 +22,7 @@ const (
 	outboxInterval = time.Second
 	// outboxGather is the least time between two looks, but for full pages: events of many commits share a read, a message of the topic
 	// and the write that notes it.
-	outboxGather = 100 * time.Millisecond
+	outboxGather = 500 * time.Millisecond
 	// eventKeys spreads conversations over the event topic's queues; one conversation's events stay in one. With a log that has
 	// partitions these are spread already.
 	eventKeys = 16
