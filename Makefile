@@ -64,7 +64,7 @@ cluster: build ## three nodes on Redis, PostgreSQL and RocketMQ, until Ctrl-C
 	scripts/cluster.sh
 
 chaos: ## the faults of a cluster, many times each (about an hour)
-	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e/...
+	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e
 
 e2e: ## black-box tests of a server in a process of its own: kill -9, full disk, no descriptors left
 	$(AS_ROOT) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e

@@ -182,8 +182,8 @@ func newIdle() *cobra.Command {
 		func(f *pflag.FlagSet) {
 			f.IntVar(&connections, "connections", 10_000, "number of connections, when --steps is not given")
 			f.IntSliceVar(&io.Steps, "steps", nil, "numbers of connections at which memory is looked at, such as 2000,15000")
-			f.DurationVar(&io.Settle, "settle", 3*time.Second, "rest before a look at memory")
-			f.BoolVar(&io.Collect, "gc", true, "ask the server for a garbage collection before a look (needs --admin)")
+			f.DurationVar(&io.Settle, "settle", 30*time.Second, "rest before a look at memory; the server gives back what a burst needed after some 20 s")
+			f.BoolVar(&io.Collect, "gc", false, "ask the server for a garbage collection before a look (needs --admin); the profile that comes with it leaves 2 to 3 MB")
 		},
 		func(ctx context.Context, o bench.Options) (*bench.Result, error) {
 			if len(io.Steps) == 0 {
