@@ -297,9 +297,10 @@ remoting() {
 # others 10 s later; a change of its permission, to what it is, makes it tell again.
 ready_broker() {
   local n
-  tail -n "+$((log_begin + 1))" "$dir/$1/log" | grep -q 'boot success' && in_use "$2" || return 1
+  # Without -q, here and below: grep would end at once, and what feeds it by a signal, which counts as a failure.
+  tail -n "+$((log_begin + 1))" "$dir/$1/log" | grep 'boot success' >/dev/null && in_use "$2" || return 1
   for n in "$dir"/namesrv*/port; do
-    if remoting "$(<"$n")" 106 | grep -q "\"127.0.0.1:$2\""; then continue; fi
+    if remoting "$(<"$n")" 106 | grep "\"127.0.0.1:$2\"" >/dev/null; then continue; fi
     if pid_of "$(basename "$(dirname "$n")")" >/dev/null; then
       remoting "$2" 25 brokerPermission=6 >/dev/null
       return 1

@@ -140,6 +140,13 @@ func TestRocketMQ(t *testing.T) {
 		}
 		c.Close()
 	}
+
+	// Starting what runs is no error, however much it has logged.
+	log, err := os.OpenFile(filepath.Join(s.Broker.dir, "log"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = log.Write(bytes.Repeat([]byte("the log of a broker that has run for a while\n"), 10_000))
+	must(t, errors.Join(err, log.Close()))
+	must(t, s.Broker.Start())
 }
 
 func TestProxy(t *testing.T) {
