@@ -63,7 +63,7 @@ race: ## the same with the race detector, and without it what it would falsify
 cluster: build ## three nodes on Redis, PostgreSQL and RocketMQ, until Ctrl-C
 	scripts/cluster.sh
 
-chaos: ## the faults of a cluster, many times each (about an hour)
+chaos: ## the faults of a cluster, many times each (some 12 minutes)
 	MESHTALK_CHAOS=1 $(GO) test -count=1 -timeout 3h -v -run '^TestCluster' ./e2e
 
 e2e: ## black-box tests of a server in a process of its own: kill -9, full disk, no descriptors left
