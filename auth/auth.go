@@ -23,8 +23,8 @@ var ErrUnauthorized = errors.New("unauthorized")
 // ErrUnavailable: the credential could not be checked now (JWKS unreachable and nothing cached).
 var ErrUnavailable = errors.New("authentication unavailable")
 
-// Authenticator checks one credential. It is called from a pool, not from an event loop, and may block until ctx ends.
-// Safe for concurrent use.
+// Authenticator checks one credential. It is called from a pool, not from an event loop, and may block until ctx ends, which
+// other calls share: it does not end with this one. Safe for concurrent use.
 type Authenticator interface {
 	Authenticate(ctx context.Context, token string) (Identity, error)
 }

@@ -203,7 +203,6 @@ func TestEveryScenarioFindsALiar(t *testing.T) {
 			return bench.Echo(t.Context(), o, bench.EchoOptions{Connections: 3, InFlight: 8})
 		},
 	}
-	const longest = 10 * time.Second // of a run, from 200 ms on
 	const messages = "private · private open · group · group large · fanout · storm · slow · mix"
 	faults := map[string]struct {
 		breaks  func([]byte, *[]byte) ([][]byte, bool)
@@ -229,24 +228,11 @@ func TestEveryScenarioFindsALiar(t *testing.T) {
 				scheme, rest, _ := strings.Cut(addr, "://")
 				t.Run(strings.Join([]string{scenario, fault, scheme}, "/"), func(t *testing.T) {
 					t.Parallel()
-					host, path, _ := strings.Cut(rest, "/")
-					var r *bench.Result
-					var p *liar
-					// A stall of the machine may be longer than a run: one in which nothing was broken says nothing, and a longer one follows.
-					for o := o; p == nil || !p.broken.Load(); o.Duration *= 3 {
-						if o.Duration > longest {
-							t.Fatal("nothing came by that could have been broken")
-						}
-						p = &liar{target: host, breaks: f.breaks, applies: f.applies, skip: 4}
-						if scenario == "storm" {
-							p.skip = 12 // all have the first message, and are back
-						}
-						o.Addrs = []string{scheme + "://" + p.listen(t) + "/" + path}
-						var err error
-						if r, err = run(o); err != nil {
-							t.Fatal(err)
-						}
+					skip := int64(4)
+					if scenario == "storm" {
+						skip = 12 // all have the first message, and are back
 					}
+					r := runBroken(t, run, o, scheme, rest, func() *liar { return &liar{breaks: f.breaks, applies: f.applies, skip: skip} })
 					if r.OK || len(r.Failures) == 0 || len(r.Evidence) == 0 {
 						t.Errorf("it was not found: %v, %q", r.Failures, r.Evidence)
 					}
@@ -254,4 +240,26 @@ func TestEveryScenarioFindsALiar(t *testing.T) {
 			}
 		}
 	}
+}
+
+// runBroken runs a scenario against a server behind a liar. A stall of the machine may be longer than a run: one in which nothing was
+// broken says nothing, and a longer one follows.
+func runBroken(t *testing.T, run func(bench.Options) (*bench.Result, error), o bench.Options, scheme, rest string, newLiar func() *liar) *bench.Result {
+	t.Helper()
+	const longest = 10 * time.Second
+	host, path, _ := strings.Cut(rest, "/")
+	for ; o.Duration <= longest; o.Duration *= 3 {
+		p := newLiar()
+		p.target = host
+		o.Addrs = []string{scheme + "://" + p.listen(t) + "/" + path}
+		r, err := run(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.broken.Load() {
+			return r
+		}
+	}
+	t.Fatal("nothing came by that could have been broken")
+	return nil
 }

@@ -15,7 +15,8 @@ type IdleOptions struct {
 	Steps []int
 	// Settle is how long a step rests before the look.
 	Settle time.Duration
-	// Collect asks the server for a garbage collection before each look, through its /debug/pprof/heap?gc=1.
+	// Collect asks the server for a garbage collection before each look, through its /debug/pprof/heap?gc=1. The
+	// profile that comes with it leaves 2 to 3 MB.
 	Collect bool
 }
 

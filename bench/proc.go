@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +55,40 @@ func (p *process) sample() (s procSample, err error) {
 		}
 	}
 	return s, fmt.Errorf("bench: server process: no RssAnon in /proc/%d/status", p.pid)
+}
+
+const (
+	restShare = 10              // hundredths of a core, below which a server has nothing left to do
+	restMost  = 2 * time.Minute // until a server must be at rest
+)
+
+// Rest waits until the server with that process ID uses less than a tenth of a core for a second: what it makes of earlier messages,
+// tables and compactions, is done. After two minutes it is an error.
+func Rest(ctx context.Context, pid int) error {
+	const look = time.Second
+	server := process{pid}
+	before, err := server.sample()
+	if err != nil {
+		return err
+	}
+	t := time.NewTicker(look)
+	defer t.Stop()
+	for range restMost / look {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		now, err := server.sample()
+		if err != nil {
+			return err
+		}
+		if now.cpu-before.cpu < int64(look)*restShare/100 {
+			return nil
+		}
+		before = now
+	}
+	return fmt.Errorf("bench: the server was not idle within %v", restMost)
 }
 
 // machineCPU is what all processes of this machine have used, in ns; 0 when it is unknown.

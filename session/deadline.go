@@ -34,3 +34,8 @@ func (d *deadlines) context() context.Context {
 	}
 	return d.ctx
 }
+
+// call is a context of its own for a call of an extension, which may count on it to end with the call.
+func (d *deadlines) call() (context.Context, context.CancelFunc) {
+	return context.WithCancel(d.context())
+}

@@ -137,7 +137,8 @@ func (s *Session) extension(p *codec.Packet) {
 	var reply []byte
 	var err error
 	s.ask(func() {
-		ctx := s.loop().m.deadlines.context()
+		ctx, cancel := s.loop().m.deadlines.call()
+		defer cancel()
 		if reply, err = h(ctx, info, data); err == nil && reply != nil && !codec.ValidContent(reply) {
 			err = &Refusal{Code: codec.CodeInternal, Message: "a handler's reply is no JSON"}
 		}

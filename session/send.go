@@ -143,7 +143,8 @@ func (s *Session) beforeSend(p *codec.Packet, r *codec.SendRequest) {
 	o, cmd, ephemeral := s.outgoing(p, r), p.Cmd, r.Ephemeral
 	var err error
 	s.ask(func() {
-		ctx := s.loop().m.deadlines.context()
+		ctx, cancel := s.loop().m.deadlines.call()
+		defer cancel()
 		if err = s.loop().m.o.Hooks.BeforeSend(ctx, &o); err == nil && !codec.ValidContent(o.Content) {
 			err = &Refusal{Code: codec.CodeInternal, Message: "a hook made the content invalid"}
 		}

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/meshtalk/meshtalk/bench"
@@ -94,7 +92,7 @@ func (o *suiteOptions) growth(ctx context.Context, path string) (err error) {
 			return err
 		}
 		have = n
-		if err := rest(ctx, s.admin); err != nil {
+		if err := bench.Rest(ctx, b.ServerPID); err != nil {
 			return err
 		}
 		r, err := bench.Private(ctx, b, bench.PrivateOptions{Pairs: 100, InFlight: 16, Size: 200})
@@ -145,59 +143,6 @@ func fill(ctx context.Context, admin string, from, end int) error {
 		}
 	}
 	return nil
-}
-
-const (
-	restShare = 0.1             // of a core, below which a server has nothing left to do
-	restMost  = 2 * time.Minute // until a server must be at rest
-)
-
-// rest waits until the server is idle: the tables of a fill, and their compactions, are made behind it.
-func rest(ctx context.Context, admin string) error {
-	const look = time.Second
-	t := time.NewTicker(look)
-	defer t.Stop()
-	var before float64
-	for begin := time.Now(); time.Since(begin) < restMost; {
-		now, err := cpuSeconds(ctx, admin)
-		if err != nil {
-			return err
-		}
-		if before > 0 && now-before < restShare*look.Seconds() {
-			return nil
-		}
-		before = now
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-t.C:
-		}
-	}
-	return fmt.Errorf("the server was not idle within %v", restMost)
-}
-
-// cpuSeconds is the CPU time of a server, by its metrics.
-func cpuSeconds(ctx context.Context, admin string) (float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	text, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close() // it was read
-	if err != nil {
-		return 0, err
-	}
-	const name = "\nprocess_cpu_seconds_total "
-	_, value, found := strings.Cut(string(text), name)
-	if !found {
-		return 0, fmt.Errorf("%s/metrics has no %s", admin, strings.TrimSpace(name))
-	}
-	value, _, _ = strings.Cut(value, "\n")
-	return strconv.ParseFloat(value, 64)
 }
 
 // savedBaseline is the file of the comparison with the baseline.

@@ -53,7 +53,7 @@ func TestEcho(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer raw.Close() //nolint:errcheck
+	defer raw.Close() //nolint:errcheck // all that was to come has come
 	for _, n := range []int{0, 1, 125, 126, 65535, 65536, maxMessage} {
 		want := bytes.Repeat([]byte("x"), n)
 		for _, kind := range []websocket.MessageType{websocket.MessageText, websocket.MessageBinary} {
@@ -69,7 +69,7 @@ func TestEcho(t *testing.T) {
 			}
 		}
 		packet := append(binary.BigEndian.AppendUint32(nil, uint32(n)), want...)
-		go raw.Write(packet) //nolint:errcheck
+		go raw.Write(packet) //nolint:errcheck // what was not written does not come back, below
 		back := make([]byte, len(packet))
 		if _, err := io.ReadFull(raw, back); err != nil || !bytes.Equal(back, packet) {
 			t.Fatalf("%d bytes by TCP: %v", n, err)
