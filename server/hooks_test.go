@@ -96,6 +96,32 @@ func TestBeforeSend(t *testing.T) {
 	}
 }
 
+// The context of a hook and of a command ends with the call, long before its deadline.
+func TestHookContextEnds(t *testing.T) {
+	contexts := make(chan context.Context, 2)
+	n := start(t, func(o *server.Options) {
+		o.Hooks.BeforeSend = func(ctx context.Context, _ *session.Outgoing) error {
+			contexts <- ctx
+			return nil
+		}
+		o.Hooks.Commands = map[codec.Cmd]session.Command{1000: func(ctx context.Context, _ session.Info, _ []byte) ([]byte, error) {
+			contexts <- ctx
+			return []byte(`1`), nil
+		}}
+	})
+	alice := n.login("tcp", "alice")
+	alice.skip[3] = true
+	alice.talk(`{"cmd":3,"id":"1","data":{"to":"bob","content":1}}`, `{"cmd":6,"id":"1"}`)
+	alice.talk(`{"cmd":1000,"id":"2","data":1}`, `{"cmd":1000,"id":"2","data":1}`)
+	for range 2 {
+		ctx := <-contexts
+		<-ctx.Done()
+		if err := ctx.Err(); !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended by %v", err)
+		}
+	}
+}
+
 // AfterCommit is told of every stored message, in the order of its conversation, and of nothing else.
 func TestAfterCommit(t *testing.T) {
 	var mu sync.Mutex
