@@ -8,15 +8,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
-// Partition is the partition of a key among n: FNV-1a, 32 bits, modulo n.
+// Partition is the partition of a key among n: xxHash, 64 bits, modulo n. A hash whose low bits are weak will not do: the lowest one of
+// FNV-1a is the parity of the key's bytes, which is the same for all pairs of neighbours (p:user-6:user-7).
 func Partition(key string, n int) int {
-	h := uint32(2166136261)
-	for i := range len(key) {
-		h = (h ^ uint32(key[i])) * 16777619
-	}
-	return int(h % uint32(n))
+	return int(xxhash.Sum64String(key) % uint64(n))
 }
 
 // layout says where each partition of a topic is. A partition keeps its place whatever is up: a broker at which the topic
