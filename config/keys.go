@@ -134,7 +134,7 @@ func limitKeys() []field {
 		row("limits.messages-burst", "packets that may come at once", func(o *o) *int { return &o.Limits.MessagesBurst }, between(0, 1_000_000)),
 
 		row("performance.boss-threads", "acceptors of each listener", func(o *o) *int { return &o.Performance.BossThreads }, between(1, 64)),
-		row("performance.worker-threads", "event loops; 0 = as many as cores", func(o *o) *int { return &o.Performance.WorkerThreads }, between(0, 1024)),
+		row("performance.worker-threads", "event loops; 0 = as many as cores, one less with a cluster, RocketMQ or PostgreSQL", func(o *o) *int { return &o.Performance.WorkerThreads }, between(0, 1024)),
 		row("performance.max-frame-size", "bytes of one packet from a client", func(o *o) *int { return &o.Performance.MaxFrameSize }, between(1024, 16<<20)),
 
 		row("group.inbox-limit", "members above which a group's messages are not copied into inboxes",

@@ -110,7 +110,7 @@ type LimitOptions struct {
 // PerformanceOptions size the reactor.
 type PerformanceOptions struct {
 	BossThreads   int // acceptors per listener
-	WorkerThreads int // event loops, 0 = cores
+	WorkerThreads int // event loops, 0 = cores, less one when other services are waited for: see Options.loops
 	MaxFrameSize  int // bytes of one inbound packet
 }
 

@@ -98,7 +98,7 @@ func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
 		Logf: s.logf("session"),
 	})
 	s.engine, err = engine.New(engine.Options{
-		Handler: s.sessions, Loops: s.o.Performance.WorkerThreads, Acceptors: s.o.Performance.BossThreads,
+		Handler: s.sessions, Loops: s.o.loops(), Acceptors: s.o.Performance.BossThreads,
 		MaxFrame: s.o.Performance.MaxFrameSize,
 		Upgrade:  s.upgradeRules(),
 		Pages:    s.serveDemo(),
@@ -116,6 +116,16 @@ func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
 	s.hub.Connect(s.sessions.Connect(s.engine.Loops()))
 	s.wired.Store(true)
 	return nil
+}
+
+// loops is the number of event loops. A loop that waits for its sockets keeps one of Go's processors for up to 10 ms, until the runtime
+// takes it away; when loops keep all of them, nobody looks at the sockets of RocketMQ, PostgreSQL and Redis meanwhile. So with any of these
+// one processor is left to the rest, if there are two (docs/adr/0014-loops-leave-a-core.md).
+func (o *Options) loops() int {
+	if n := o.Performance.WorkerThreads; n > 0 || !o.Cluster.Enable && o.RocketMQ.NameServer == "" && o.Postgres.URL == "" {
+		return n
+	}
+	return max(1, engine.DefaultOptions().Loops-1)
 }
 
 // reorderWait is how long an entry waits for its predecessor from another node: about the 99th percentile of a wake-up's way.
