@@ -14,7 +14,7 @@ func TestFloor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Connections != 20 || f.FrameBytes < 200 || len(f.Writes) < 3 || len(f.Syncs) != 2 {
+	if f.Connections != 20 || f.FrameBytes < 200 || len(f.Writes) < 3 || len(f.Syncs) != 3 {
 		t.Fatalf("got %+v", f)
 	}
 	for _, w := range f.Writes {
@@ -23,7 +23,7 @@ func TestFloor(t *testing.T) {
 		}
 	}
 	for _, s := range f.Syncs {
-		if s.PerSecond <= 0 || s.P99 < s.P50 {
+		if s.PerSecond <= 0 || s.P50 <= 0 || s.P99 < s.P50 || s.Max < s.P999 || s.Paced > 0 && s.PerSecond > 1.5*s.Paced {
 			t.Errorf("syncs %+v", s)
 		}
 	}

@@ -234,7 +234,7 @@ func floorRows(f *Floor) (rows []reportRow) {
 		add("writes", "%s/s of %d × %d bytes by %s to %s connections", Grouped(w.Writes), w.Coalesced, f.FrameBytes, threads, Grouped(float64(f.Connections)))
 	}
 	for _, s := range f.Syncs {
-		add("fdatasync", "%s/s after %d KiB, p99 %s ms", Grouped(s.PerSecond), s.Bytes>>10, short(s.P99))
+		add("disk", "%s", s)
 	}
 	if f.DeliveriesShare > 0 {
 		add("deliveries", "%.2f of the uncoalesced writes of one thread, %.2f of all cores'", f.DeliveriesShare, f.DeliveriesShareAll)

@@ -59,7 +59,7 @@ func floor(line func(string, string, ...any), f *bench.Floor) {
 			w.Writers, f.Connections, w.Frames, note)
 	}
 	for _, s := range f.Syncs {
-		line("floor", "%.0f fdatasync/s after %d KiB, p50 %.2f  p99 %.2f ms", s.PerSecond, s.Bytes>>10, s.P50, s.P99)
+		line("floor", "%s", s)
 	}
 	line("floor", "other processes used %.2f cores meanwhile", f.Others)
 	if f.Spread > 0 {

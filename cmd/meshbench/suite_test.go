@@ -94,8 +94,8 @@ func TestSuiteJudges(t *testing.T) {
 	}
 	o := suiteOptions{dir: t.TempDir(), share: 1}
 	for name, steps := range map[string][]growthStep{
-		"✓":          {{1000, 100, 2, 0}, {10_000, 81, 2, 0}},
-		"**missed**": {{1000, 100, 2, 0}, {10_000, 79, 2, 0}},
+		"✓":          {{1000, 9, 100, 2, 0}, {10_000, 9, 81, 2, 0}},
+		"**missed**": {{1000, 9, 100, 2, 0}, {10_000, 9, 79, 2, 0}},
 	} {
 		if err := o.write("p10", savedGrowth{Setting: o.setting(), Steps: steps}); err != nil {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func TestSuiteJudges(t *testing.T) {
 			t.Errorf("%v: %s", err, text)
 		}
 	}
-	if err := o.write("p10", savedGrowth{Setting: o.setting(), Steps: []growthStep{{1000, 100, 2, 0.3}, {10_000, 79, 2, 0}}}); err != nil {
+	if err := o.write("p10", savedGrowth{Setting: o.setting(), Steps: []growthStep{{1000, 9, 100, 2, 0.3}, {10_000, 9, 79, 2, 0}}}); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := o.tableText(); err != nil || !strings.Contains(text, "| disturbed |") {

@@ -60,6 +60,7 @@ func (o *suiteOptions) trials() []trial {
 // growthStep is what messages cost with so many conversations in the store.
 type growthStep struct {
 	Conversations int     `json:"conversations"`
+	Stored        int     `json:"messages_stored"` // in them, before the measured ones
 	Rate          float64 `json:"messages_per_second"`
 	P99           float64 `json:"p99_ms"`
 	Others        float64 `json:"others_cpu_share"`
@@ -72,56 +73,68 @@ type savedGrowth struct {
 	Steps   []growthStep  `json:"steps"`
 }
 
-// growth fills one server with more and more conversations, and measures with each number.
-func (o *suiteOptions) growth(ctx context.Context, path string) (err error) {
-	s, err := startServer(ctx, path, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.end()) }()
-	b, err := o.options(s, "tcp")
-	if err != nil {
-		return err
-	}
+// growthMessages are stored before each step, in few conversations or in many: a store without any is faster than one whose tables have
+// all their levels, however many conversations these are of.
+const growthMessages = 1_000_000
+
+// growth measures with more and more conversations, each number of them in a store of its own that holds as many messages as the others.
+func (o *suiteOptions) growth(ctx context.Context, path string) error {
 	g := savedGrowth{Setting: o.setting(), Machine: bench.ThisMachine()}
 	begin := time.Now()
-	have := 0
 	for _, n := range []int{1000, 10_000, 100_000, 1_000_000} {
-		n = o.count(n)
-		if err := fill(ctx, s.admin, have, n); err != nil {
-			return err
-		}
-		have = n
-		if err := bench.Rest(ctx, b.ServerPID); err != nil {
-			return err
-		}
-		r, err := bench.Private(ctx, b, bench.PrivateOptions{Pairs: 100, InFlight: 16, Size: 200})
+		s, err := o.grown(ctx, path, o.count(n), o.count(growthMessages))
 		if err != nil {
-			return err
+			return fmt.Errorf("p10 with %d conversations: %w", n, err)
 		}
-		if !r.OK {
-			return fmt.Errorf("p10 with %d conversations: %q", n, r.Evidence)
-		}
-		g.Steps = append(g.Steps, growthStep{n, r.Messages.DeliveredRate, r.Delivery.P99, r.Others})
+		g.Steps = append(g.Steps, s)
 	}
 	if err := o.write("p10", g); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(o.told, "%-16s %5.1f s\n", "p10", time.Since(begin).Seconds())
+	_, err := fmt.Fprintf(o.told, "%-16s %5.1f s\n", "p10", time.Since(begin).Seconds())
 	return err
 }
 
-// fill sends the first message of private conversations number from to end−1, a thousand with each request.
-func fill(ctx context.Context, admin string, from, end int) error {
+// grown measures with so many messages in so many conversations.
+func (o *suiteOptions) grown(ctx context.Context, path string, conversations, messages int) (g growthStep, err error) {
+	s, err := startServer(ctx, path, nil)
+	if err != nil {
+		return g, err
+	}
+	defer func() { err = errors.Join(err, s.end()) }()
+	b, err := o.options(s, "tcp")
+	if err != nil {
+		return g, err
+	}
+	if err := fill(ctx, s.admin, conversations, messages); err != nil {
+		return g, err
+	}
+	if err := bench.Rest(ctx, b.ServerPID); err != nil {
+		return g, err
+	}
+	r, err := bench.Private(ctx, b, bench.PrivateOptions{Pairs: 100, InFlight: 16, Size: 200})
+	if err != nil {
+		return g, err
+	}
+	if !r.OK {
+		return g, fmt.Errorf("%q", r.Evidence)
+	}
+	return growthStep{conversations, messages, r.Messages.DeliveredRate, r.Delivery.P99, r.Others}, nil
+}
+
+// fill sends messages in so many private conversations, one after the other in each, a thousand with each request.
+func fill(ctx context.Context, admin string, conversations, messages int) error {
 	const chunk = 1000
 	content := bytes.Repeat([]byte("x"), 198)
-	for at := from; at < end; at += chunk {
+	for at := 0; at < messages; {
+		first := at % conversations
 		var users []string
-		for i := at; i < min(at+chunk, end); i++ {
+		for i := first; i < min(first+chunk, conversations); i++ {
 			users = append(users, fmt.Sprintf("fill-%d", i))
 		}
-		body, err := json.Marshal(map[string]any{"id": fmt.Sprintf("fill-%d", at), "from": fmt.Sprintf("filler-%d", at/chunk), "users": users,
+		body, err := json.Marshal(map[string]any{"id": fmt.Sprintf("fill-%d", at), "from": fmt.Sprintf("filler-%d", first/chunk), "users": users,
 			"content": string(content)})
+		at += len(users)
 		if err != nil {
 			return err
 		}
