@@ -400,6 +400,9 @@ func TestClusterIsShown(t *testing.T) {
 		}
 	}
 	p := f.nodes[0]
+	if m := p.metrics(); m["meshtalk_handover_seconds_count"] < 1 || m["meshtalk_handover_seconds_sum"] <= 0 {
+		t.Errorf("handovers %v, %v s", m["meshtalk_handover_seconds_count"], m["meshtalk_handover_seconds_sum"])
+	}
 	p.shows(t, "postgres", "store", true, true)
 	p.shows(t, "rocketmq", "log", true, true)
 	p.shows(t, "redis", "cluster", true, true)

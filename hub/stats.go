@@ -15,7 +15,7 @@ type HistogramSnapshot struct {
 	Sum    float64
 }
 
-// Histogram counts values under one mutex: for what happens per batch, not per message.
+// Histogram counts values under one mutex: for what happens per batch, or at most some ten thousand times a second.
 type Histogram struct {
 	bounds []float64
 
@@ -51,10 +51,13 @@ type counters struct {
 	commit *Histogram      // seconds
 	batch  *Histogram      // messages
 	pulled atomic.Int64
+
+	handover *Histogram // seconds
 }
 
 func (c *counters) init() {
-	c.commit = newHistogram([]float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10})
+	seconds := []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}
+	c.commit, c.handover = newHistogram(seconds), newHistogram(seconds)
 	c.batch = newHistogram([]float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512})
 }
 
@@ -70,6 +73,7 @@ type Stats struct {
 	PoolWaiting       int
 	CommitSeconds     HistogramSnapshot
 	CommitBatch       HistogramSnapshot
+	HandoverSeconds   HistogramSnapshot // empty without a log of its own
 	Store             store.Stats
 	ReadOnly          bool
 }
@@ -91,7 +95,8 @@ func (h *Hub) Stats() Stats {
 		PullDeliveries:    h.stats.pulled.Load(),
 		QueuedSubmissions: h.log.Backlog(), Lag: h.log.Lag(), PoolWaiting: h.pool.Waiting(),
 		CommitSeconds: h.stats.commit.snapshot(), CommitBatch: h.stats.batch.snapshot(),
-		Store: h.store.Stats(), ReadOnly: h.store.State() != nil,
+		HandoverSeconds: h.stats.handover.snapshot(),
+		Store:           h.store.Stats(), ReadOnly: h.store.State() != nil,
 	}
 	for i, name := range kinds {
 		s.Accepted[name] = h.stats.kinds[i].Load()

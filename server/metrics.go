@@ -100,6 +100,9 @@ func (m metricSource) hub(e emitter) {
 	e.gauge("meshtalk_pool_waiting", "Requests that wait for a worker.", float64(s.PoolWaiting))
 	e.histogram("meshtalk_commit_seconds", "From the begin of a commit to its durability.", s.CommitSeconds)
 	e.histogram("meshtalk_commit_batch_messages", "Messages in one commit.", s.CommitBatch)
+	if m.s.o.logged() {
+		e.histogram("meshtalk_handover_seconds", "From a message's submission until the log keeps it, which is its SEND_ACK.", s.HandoverSeconds)
+	}
 	readonly := 0.0
 	if s.ReadOnly {
 		readonly = 1
