@@ -21,6 +21,13 @@ import (
 	"github.com/meshtalk/meshtalk/codec"
 )
 
+// When a client acknowledges what it has handled, unless told otherwise: as this project's clients do (package client and
+// clients/typescript).
+const (
+	ClientAckEvery = 64 // messages
+	ClientAckDelay = 50 * time.Millisecond
+)
+
 // Options are common to all scenarios.
 type Options struct {
 	// Addrs are the server's addresses, ws://host:port/im and tcp://host:port; connections take them in turn. Transport

@@ -190,7 +190,7 @@ func (o *baselineOptions) measure(ctx context.Context, start func() (*localServe
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.end()) }()
-	b := bench.Options{Addrs: s.addrs, Transport: "ws", Admin: s.admin, ServerPID: s.cmd.Process.Pid, AckEvery: 64, AckDelay: 10 * time.Millisecond,
+	b := bench.Options{Addrs: s.addrs, Transport: "ws", Admin: s.admin, ServerPID: s.cmd.Process.Pid, AckEvery: bench.ClientAckEvery, AckDelay: bench.ClientAckDelay,
 		WarmUp: o.duration / 3, Duration: o.duration, Secret: []byte("the baseline does not look at it")}
 	if b.Sources, err = bench.ParseSources("127.0.0.1-127.0.0.4"); err != nil {
 		return nil, err

@@ -155,7 +155,7 @@ func (o *suiteOptions) try(ctx context.Context, path string, t trial) (r *bench.
 
 // options are those of all trials.
 func (o *suiteOptions) options(s *localServer, transport string) (b bench.Options, err error) {
-	b = bench.Options{Addrs: s.addrs, Transport: transport, Admin: s.admin, ServerPID: s.cmd.Process.Pid, AckEvery: 64, AckDelay: 10 * time.Millisecond,
+	b = bench.Options{Addrs: s.addrs, Transport: transport, Admin: s.admin, ServerPID: s.cmd.Process.Pid, AckEvery: bench.ClientAckEvery, AckDelay: bench.ClientAckDelay,
 		WarmUp: o.time(2 * time.Second), Duration: o.time(5 * time.Second)}
 	if b.Sources, err = bench.ParseSources("127.0.0.1-127.0.0.4"); err != nil {
 		return b, err
