@@ -57,7 +57,7 @@ cat >"$dir/root/init" <<GUEST
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /data
 export TERM=dumb
-N=$connections BEAT=$beat
+N=$connections BEAT=$beat HOLD=$((180 + connections / 2000))
 GUEST
 cat >>"$dir/root/init" <<'GUEST'
 set_kernel() {
@@ -75,7 +75,7 @@ count() { wget -q -O - http://127.0.0.1:8090/metrics | awk '$1 == "meshtalk_sess
 
 memory() {
   echo "memory with $(count) sessions:"
-  echo "  server     VmRSS $(kb /proc/$server/status VmRSS) kB, RssAnon $(kb /proc/$server/status RssAnon) kB, $(ls /proc/$server/fd | wc -l) files"
+  echo "  server     VmRSS $(kb /proc/$server/status VmRSS) kB, RssAnon $(kb /proc/$server/status RssAnon) kB"
   echo "  kernel     Slab $(kb /proc/meminfo Slab) kB, of that SUnreclaim $(kb /proc/meminfo SUnreclaim) kB; available $(kb /proc/meminfo MemAvailable) kB"
   grep -E '^(sockets|TCP)' /proc/net/sockstat | sed 's/^/  sockets    /'
 }
@@ -93,7 +93,7 @@ targets=
 for i in 1 2 3 4; do targets="$targets,ws://127.0.2.$i:8080/im,tcp://127.0.2.$i:8081"; done
 common="--data-dir /data/d --admin http://127.0.0.1:8090 --server-pid $server"
 GOGC=50 meshbench idle $common --addr "${targets#,}" --sources 127.0.1.1-127.0.1.40 --procs 4 --handshakes 64 --heartbeat ${BEAT}s \
-  --steps $((N / 10)),$((N / 2)),$N --settle 20s --duration 180s >/tmp/idle.out 2>&1 &
+  --steps $((N / 10)),$((N / 2)),$N --settle 20s --duration ${HOLD}s >/tmp/idle.out 2>&1 &
 idle=$!
 last=0
 while [ "$(count)" -lt "$N" ] && kill -0 $idle 2>/dev/null; do
