@@ -49,7 +49,9 @@ func (s *Submission) AppendRecord(dst []byte) []byte {
 // Kept implements mq.Record: the log is the promise, so the sender is answered now, without a sequence. A recall is
 // answered after its commit.
 func (s *Submission) Kept(err error) {
-	s.hub.stats.handover.observe(time.Since(s.submitted).Seconds())
+	if err == nil {
+		s.hub.stats.handover.observe(time.Since(s.submitted).Seconds())
+	}
 	if s.token != 0 {
 		s.hub.recordKept(s, err)
 		return

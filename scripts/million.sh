@@ -114,6 +114,7 @@ GUEST
 chmod +x "$dir/root/init"
 (cd "$dir/root" && find . | cpio -o -H newc --quiet | gzip -1 >"$dir/initrd.gz")
 
+# The clock is the CPU's: a look at the usual one is a device's, through the emulator's lock. 1.5 times the logins a second.
 timeout "$seconds" qemu-system-x86_64 -accel "$accel" -cpu max -smp 2 -m "$memory" -nographic -no-reboot \
   -kernel "$kernel" -initrd "$dir/initrd.gz" -append 'console=ttyS0 quiet panic=-1 clocksource=tsc tsc=reliable mitigations=off' </dev/null | sed -u 's/\r$//' | tee "$dir/log"
 # Every part must have ended well, and all must have been there.

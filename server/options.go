@@ -110,7 +110,7 @@ type LimitOptions struct {
 // PerformanceOptions size the reactor.
 type PerformanceOptions struct {
 	BossThreads   int // acceptors per listener
-	WorkerThreads int // event loops, 0 = cores, less one when other services are waited for: see Options.loops
+	WorkerThreads int // event loops, 0 = cores, one less with a cluster, RocketMQ or PostgreSQL
 	MaxFrameSize  int // bytes of one inbound packet
 }
 
