@@ -47,12 +47,11 @@ func (h *Histogram) snapshot() HistogramSnapshot {
 
 // counters are the hub's. Those per message are the finisher's alone and read atomically.
 type counters struct {
-	kinds  [5]atomic.Int64 // by store.Kind; 0 = ephemeral
-	commit *Histogram      // seconds
-	batch  *Histogram      // messages
-	pulled atomic.Int64
-
-	handover *Histogram // seconds
+	kinds    [5]atomic.Int64 // by store.Kind; 0 = ephemeral
+	handover *Histogram      // seconds
+	commit   *Histogram      // seconds
+	batch    *Histogram      // messages
+	pulled   atomic.Int64
 }
 
 func (c *counters) init() {
@@ -71,9 +70,9 @@ type Stats struct {
 	QueuedSubmissions int
 	Lag               map[int]int64 // bodies behind the offset, by partition that this node consumes; nil without a log of its own
 	PoolWaiting       int
+	HandoverSeconds   HistogramSnapshot // empty without a log of its own
 	CommitSeconds     HistogramSnapshot
 	CommitBatch       HistogramSnapshot
-	HandoverSeconds   HistogramSnapshot // empty without a log of its own
 	Store             store.Stats
 	ReadOnly          bool
 }
@@ -94,9 +93,8 @@ func (h *Hub) Stats() Stats {
 		UsersOnline: h.registry.users(), Accepted: make(map[string]int64, len(kinds)),
 		PullDeliveries:    h.stats.pulled.Load(),
 		QueuedSubmissions: h.log.Backlog(), Lag: h.log.Lag(), PoolWaiting: h.pool.Waiting(),
-		CommitSeconds: h.stats.commit.snapshot(), CommitBatch: h.stats.batch.snapshot(),
-		HandoverSeconds: h.stats.handover.snapshot(),
-		Store:           h.store.Stats(), ReadOnly: h.store.State() != nil,
+		HandoverSeconds: h.stats.handover.snapshot(), CommitSeconds: h.stats.commit.snapshot(), CommitBatch: h.stats.batch.snapshot(),
+		Store: h.store.Stats(), ReadOnly: h.store.State() != nil,
 	}
 	for i, name := range kinds {
 		s.Accepted[name] = h.stats.kinds[i].Load()

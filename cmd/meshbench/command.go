@@ -80,7 +80,7 @@ func (c *common) register(scenario string, f *pflag.FlagSet) {
 	f.StringVar(&c.o.AdminAuth, "admin-token", "", "`token` of the admin port")
 	if c.withFloor != nil {
 		f.BoolVar(&c.floor, "floor", slices.Contains(floorAlways, scenario),
-			"measure what this kernel allows before and after, some 3 s each, and state the run's share of it; for private and fanout the default when the server is here (--server-pid, --local)")
+			"measure what this kernel allows before and after, some 4 s each, and state the run's share of it; for private and fanout the default when the server is here (--server-pid, --local)")
 	}
 	f.StringVar(&c.o.ServerProfile, "server-profile", "", "`file` for a CPU profile of the server in the measured time (needs --admin)")
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "`file` for a profile of the generator itself")

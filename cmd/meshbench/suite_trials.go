@@ -126,15 +126,15 @@ func (o *suiteOptions) grown(ctx context.Context, path string, conversations, me
 func fill(ctx context.Context, admin string, conversations, messages int) error {
 	const chunk = 1000
 	content := bytes.Repeat([]byte("x"), 198)
-	for at := 0; at < messages; {
+	var users []string
+	for at := 0; at < messages; at += len(users) {
 		first := at % conversations
-		var users []string
+		users = users[:0]
 		for i := first; i < min(first+chunk, conversations); i++ {
 			users = append(users, fmt.Sprintf("fill-%d", i))
 		}
 		body, err := json.Marshal(map[string]any{"id": fmt.Sprintf("fill-%d", at), "from": fmt.Sprintf("filler-%d", first/chunk), "users": users,
 			"content": string(content)})
-		at += len(users)
 		if err != nil {
 			return err
 		}
