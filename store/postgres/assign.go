@@ -15,6 +15,9 @@ const dayMillis = 24 * 60 * 60 * 1000
 // bucketOf is the day of a time in ms.
 func bucketOf(ts int64) int32 { return int32(ts / dayMillis) }
 
+// unknownDay is no bucket.
+const unknownDay = -1
+
 // fingerprint tells contents of the same id apart: 64 bits, and only a sender's own ids are ever compared. It is kept in table repeats.
 func fingerprint(d *store.Draft) int64 {
 	var h xxhash.Digest

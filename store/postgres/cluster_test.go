@@ -46,11 +46,11 @@ func (l *testLog) apply(t *testing.T, stores []*Store, failed func(error)) {
 	owners.Wait()
 }
 
-// Four writers in two processes share the users: inboxes are without holes and nobody waits for ever.
+// Ten writers in two processes share the users: inboxes are without holes and nobody waits for ever.
 func TestWriters(t *testing.T) {
 	t.Parallel()
 	all := nodes(t, testOptions(t), 2)
-	l := newLog(4, 1500, 20)
+	l := newLog(10, 600, 20)
 	l.makeGroup(t, all[0])
 	var inboxes sync.WaitGroup
 	var done atomic.Bool
@@ -147,7 +147,7 @@ func TestFence(t *testing.T) {
 func TestOwnersAtOnce(t *testing.T) {
 	t.Parallel()
 	all := nodes(t, testOptions(t), 2)
-	l := newLog(2, 400, 10)
+	l := newLog(6, 130, 10)
 	l.makeGroup(t, all[0])
 	var fenced atomic.Int64
 	var owners sync.WaitGroup
@@ -172,7 +172,7 @@ func TestConnectionsCut(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t)
 	all := nodes(t, o, 2)
-	l := newLog(4, 700, 12)
+	l := newLog(10, 280, 12)
 	l.makeGroup(t, all[0])
 	ctx, stop := context.WithCancel(t.Context())
 	var cutter sync.WaitGroup
@@ -211,7 +211,7 @@ func TestServerCrash(t *testing.T) {
 	server := services.Start(t, services.Postgres).Postgres
 	o := Options{URL: server.URL, Logf: t.Logf}
 	all := nodes(t, o, 2)
-	l := newLog(4, 1200, 12)
+	l := newLog(10, 480, 12)
 	l.makeGroup(t, all[0])
 	ctx, stop := context.WithCancel(t.Context())
 	var crasher sync.WaitGroup

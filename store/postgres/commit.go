@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,8 +22,9 @@ const (
 	patience = 2 * time.Second
 )
 
-// Commit implements store.Store: it returns when the transaction has ended. next = 0 means that there is no log: the partition's offset
-// stays, and only that no other process commits is checked. A batch that does not move the offset forward was applied before: ErrFenced.
+// Commit implements store.Store: it returns when the transaction has ended, which other partitions may share (gather.go). next = 0 means that
+// there is no log: the partition's offset stays, and only that no other process commits is checked. A batch that does not move the offset
+// forward was applied before: ErrFenced.
 //
 // A connection that breaks is replaced and the transaction made again; one that broke in its last round trip is looked for in the
 // database first. When that does not answer, Wait gives ErrReadOnly and the outcome is open: with a log, nothing more is
@@ -38,14 +41,12 @@ func (s *Store) Commit(ctx context.Context, n int, next int64, drafts []*store.D
 	if len(drafts) == 0 && next == 0 {
 		return &pending{}, nil
 	}
-	if err := s.ready(ctx, p, n, next); err != nil {
+	if err := s.ready(ctx, p, next); err != nil {
 		return nil, err
 	}
-	c := &p.work
-	c.begin(s, p, n, next, drafts)
-	defer c.end()
-	err = c.run(ctx)
-	switch {
+	sh := &share{at: p, next: next, drafts: drafts, ctx: ctx, done: make(chan struct{})}
+	s.commitShare(sh)
+	switch err := sh.err; {
 	case errors.Is(err, errUnsure):
 		p.unsure = true
 		return &pending{err: s.failed("commit", err)}, nil
@@ -55,9 +56,8 @@ func (s *Store) Commit(ctx context.Context, n int, next int64, drafts []*store.D
 	case err != nil:
 		return nil, s.failed("commit", err)
 	}
-	c.count()
 	s.health.recovered(true)
-	return &pending{results: c.results}, nil
+	return &pending{results: sh.results}, nil
 }
 
 // pending is a commit that has ended.
@@ -74,35 +74,63 @@ var (
 	errStaleID = errors.New("an id belongs to another name: the database is not the one it was")
 )
 
+// commit makes one transaction of the shares and leaves results or an error in each. Its error is that of all who were not fenced.
+func (c *commit) commit(ctx context.Context, s *Store, shares []*share) error {
+	c.begin(s, shares)
+	defer c.end()
+	err := c.run(ctx)
+	for _, sh := range c.shares { // but for those that were left out
+		sh.err = err
+	}
+	if err == nil {
+		c.count()
+		c.share(c.results)
+	}
+	return err
+}
+
+// share gives each its part of results.
+func (c *commit) share(results []store.Result) {
+	for _, sh := range c.shares {
+		n := len(sh.drafts)
+		sh.results, results = results[:n:n], results[n:]
+	}
+}
+
 // run makes the transaction until it is made.
 func (c *commit) run(ctx context.Context) error {
 	unsure := false // an earlier attempt may have been made
 	var lost time.Time
-	for attempt := 1; ; attempt++ {
+	for attempt := 1; len(c.shares) > 0; attempt++ {
 		last, err := c.attempt(ctx)
 		switch {
 		case last:
-			c.spare = c.results // whatever was open before this attempt's fence is not any more
-		case c.fenceMoved:
+			c.spare = c.results // whatever was open before this attempt's fences is not any more
+		case c.moved > 0:
 			unsure = false
 		}
 		switch {
 		case err == nil:
-			c.at.commits++
-			if c.next != 0 {
-				c.at.next = c.next
-			}
+			c.made()
 			c.keepHeads()
 			c.s.raiseFloor(c.floor)
 			return nil
 		case errors.Is(err, store.ErrFenced):
-			if unsure {
-				return c.resolveFenced(ctx, err)
+			if unsure { // the earlier attempt was still on its way, and has won
+				made, err := c.wasMade(ctx)
+				if made {
+					return nil
+				}
+				if err != nil {
+					return fmt.Errorf("%w: %w", errUnsure, oneLine(err))
+				}
+				unsure = false
 			}
-			return err
+			c.leaveOutFenced()
+			continue
 		case errors.Is(err, errStaleID):
 			c.s.forgetIDs()
-			c.at.heads.clear()
+			c.clearHeads()
 		case errors.Is(err, errDoubt), errors.Is(err, errDayBehind):
 		case errors.Is(err, errNoDay):
 			if err = c.s.makeDays(ctx, c.wantDays); err != nil {
@@ -117,7 +145,7 @@ func (c *commit) run(ctx context.Context) error {
 			case causeRetry:
 				c.doubt = true
 				if !isRepeat(err) {
-					c.at.heads.clear() // if they were wrong, the key of table messages has told
+					c.clearHeads() // if they were wrong, the key of table messages has told
 				}
 			case causeLost:
 				if lost.IsZero() {
@@ -153,6 +181,37 @@ func (c *commit) run(ctx context.Context) error {
 			pause(ctx, time.Duration(rand.IntN(1<<min(attempt, 6)))*time.Millisecond)
 		}
 	}
+	return nil
+}
+
+// leaveOutFenced answers the shares whose partitions another process has moved: the next attempt is without them.
+func (c *commit) leaveOutFenced() {
+	left := c.shares[:0]
+	for _, sh := range c.shares {
+		if sh.moved {
+			left = append(left, sh)
+		} else {
+			sh.err = fmt.Errorf("%w: partition %d", store.ErrFenced, sh.at.number)
+		}
+	}
+	clear(c.shares[len(left):])
+	c.take(left)
+}
+
+// made notes where the partitions stand now.
+func (c *commit) made() {
+	for _, sh := range c.shares {
+		sh.at.commits++
+		if sh.next != 0 {
+			sh.at.next = sh.next
+		}
+	}
+}
+
+func (c *commit) clearHeads() {
+	for _, sh := range c.shares {
+		sh.at.heads.clear()
+	}
 }
 
 // waitFor waits until the database answers; false when patience or ctx has ended.
@@ -166,28 +225,23 @@ func (c *commit) waitFor(ctx context.Context, since time.Time) bool {
 	return false
 }
 
-// wasMade asks whether the commit that broke off was made after all: the row of the partition tells, because the fence is the
-// transaction's first statement and this process makes one commit at a time of a partition.
+// wasMade asks whether the commit that broke off was made after all: the rows of the partitions tell, because the fences are the
+// transaction's first statement and this process makes one commit at a time of a partition. One row is enough: another process may have moved
+// the others since.
 func (c *commit) wasMade(ctx context.Context) (bool, error) {
-	o, err := c.s.readOffset(ctx, c.part)
-	if err != nil || !o.mine || o.commits != c.at.commits+1 {
-		return false, err
+	for _, sh := range c.shares {
+		o, err := c.s.readOffset(ctx, sh.at.number)
+		if err != nil {
+			return false, err
+		}
+		if o.mine && o.commits == sh.at.commits+1 {
+			c.results = c.spare
+			c.made()
+			c.clearHeads()
+			return true, nil
+		}
 	}
-	c.results = c.spare
-	c.at.take(o)
-	return true, nil
-}
-
-// resolveFenced: after a break the transaction was made again, but the first one was still on its way and has won.
-func (c *commit) resolveFenced(ctx context.Context, fenced error) error {
-	made, err := c.wasMade(ctx)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", errUnsure, oneLine(err))
-	case made:
-		return nil
-	}
-	return fenced
+	return false, nil
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -199,13 +253,11 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// commit is one batch on its way into the tables.
+// commit is batches of some partitions on their way into the tables, in one transaction.
 type commit struct {
 	s      *Store
-	part   int
-	next   int64
-	at     *partition
-	drafts []*store.Draft
+	shares []*share
+	drafts []*store.Draft // of all shares, one after the other
 
 	// By names, before the transaction: what cannot be made or found has no id.
 	userIDs, convIDs map[string]int64
@@ -221,9 +273,9 @@ type commit struct {
 	targets     map[target]*targetRow
 	firstBucket int32
 	floor       int32 // the day of the message before
-	fenceMoved  bool
-	doubt       bool // look for repeats before anything is written
-	unclaimed   int  // users whose heads did not move
+	moved       int   // fences
+	doubt       bool  // look for repeats before anything is written
+	unclaimed   int   // users whose heads did not move
 
 	results  []store.Result
 	spare    []store.Result // of the attempt whose outcome was open
@@ -268,11 +320,12 @@ var (
 func (c *commit) write(ctx context.Context, conn *pgxpool.Conn) error {
 	c.reset()
 	unknown, groups := c.knowConvs()
-	simple := len(unknown) == 0 && len(groups) == 0 && !c.doubt && !c.recalls && c.at.kept >= 0
+	kept := c.s.kept.Load()
+	simple := len(unknown) == 0 && len(groups) == 0 && !c.doubt && !c.recalls && kept != unknownDay
 	b := &pgx.Batch{}
 	c.queueOpen(b)
 	if simple {
-		c.firstBucket = c.at.kept
+		c.firstBucket = kept
 	} else {
 		if len(unknown) > 0 {
 			c.queueHeadsOf(b, readConvs, unknown)
@@ -355,27 +408,39 @@ func (c *commit) rollback(ctx context.Context, conn *pgxpool.Conn, err error) er
 
 // keepHeads remembers the conversations as they are now.
 func (c *commit) keepHeads() {
-	c.at.kept = c.firstBucket
+	c.s.kept.Store(c.firstBucket)
 	for _, v := range c.convs {
 		if v.kind != 'g' {
-			c.at.heads.put(v)
+			v.at.heads.put(v)
 		}
 	}
 }
 
-// begin takes a batch.
-func (c *commit) begin(s *Store, at *partition, n int, next int64, drafts []*store.Draft) {
-	c.s, c.at, c.part, c.next, c.drafts = s, at, n, next, drafts
-	c.doubt, c.spare = false, nil
+// begin takes the shares.
+func (c *commit) begin(s *Store, shares []*share) {
+	c.s, c.doubt, c.spare = s, false, nil
+	c.take(append(c.shares[:0], shares...))
 	if c.userIDs == nil {
 		c.userIDs, c.convIDs = make(map[string]int64), make(map[string]int64)
 		c.users, c.convs = make(map[int64]*userHead), make(map[int64]*convHead)
 	}
 }
 
-// end forgets it: nothing of the drafts is kept.
+// take makes the shares those of the commit, in the order in which their rows of table offsets are locked.
+func (c *commit) take(shares []*share) {
+	slices.SortFunc(shares, func(a, b *share) int { return cmp.Compare(a.at.number, b.at.number) })
+	c.shares = shares
+	clear(c.drafts)
+	c.drafts = c.drafts[:0]
+	for _, sh := range shares {
+		c.drafts = append(c.drafts, sh.drafts...)
+	}
+}
+
+// end forgets them: nothing of the drafts is kept.
 func (c *commit) end() {
-	c.drafts = nil
+	clear(c.shares)
+	c.take(c.shares[:0])
 	c.reset()
 	c.results, c.spare = nil, nil
 	clear(c.userIDs)
@@ -388,7 +453,7 @@ func (c *commit) reset() {
 	clear(c.convs)
 	c.freeUsers, c.freeConvs = c.freeUsers[:0], c.freeConvs[:0]
 	c.repeats, c.members, c.targets = nil, nil, nil
-	c.fenceMoved, c.unclaimed, c.floor = false, 0, c.s.floor.Load()
+	c.moved, c.unclaimed, c.floor = 0, 0, c.s.floor.Load()
 	c.results = make([]store.Result, len(c.drafts))
 	c.rows.reset()
 }

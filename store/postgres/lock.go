@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -28,8 +27,9 @@ type convHead struct {
 	id     int64
 	name   string
 	kind   byte
-	a, b   *userHead // private: both; the system's: a. Of the commit at hand
-	*group           // of the commit at hand; nil for no group
+	at     *partition // of the commit at hand, as the next two
+	a, b   *userHead  // private: both; the system's: a
+	*group            // of the commit at hand; nil for no group
 
 	head, ts        int64
 	lastSeq, lastTS int64
@@ -120,11 +120,13 @@ func (c *commit) identify(ctx context.Context) error {
 	return c.s.makeConvIDs(ctx, names, c.userIDs, c.convIDs)
 }
 
-// The statements that open the transaction. Rows are locked in one order: the partition, groups by their ids, other conversations (which are of
-// this partition only), users by their ids. So two commits never wait for each other.
+// The statements that open the transaction. Rows are locked in one order: partitions by number, groups by their ids, other conversations (which are
+// of these partitions only), users by their ids. So two commits never wait for each other.
 const (
-	fence = `update offsets set next = case when $2::bigint = 0 then next else $2 end, commits = commits + 1, owner = $5
-		where part = $1 and next = $3 and commits = $4 returning (select first_bucket from meta)`
+	// Sorted by part, and a nested loop (sessionSettings) keeps that order.
+	fence = `update offsets o set next = case when x.next = 0 then o.next else x.next end, commits = o.commits + 1, owner = $5
+		from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) x (part, next, stands, commits)
+		where o.part = x.part and o.next = x.stands and o.commits = x.commits returning o.part, (select first_bucket from meta)`
 	findRepeats = `select msgid, seq, ts, fingerprint from repeats where msgid = any($1::uuid[]) and bucket >= (select first_repeat from meta)`
 	convColumns = `select id, name, head, ts, bucket, events, from_a, last_seq, last_ts, last_bucket, last_a, last_b
 		from convs where id = any($1::bigint[])`
@@ -142,7 +144,7 @@ const (
 		left join users u on u.id = m.sender`
 )
 
-// queueOpen begins the transaction, moves the offset and looks for repeats.
+// queueOpen begins the transaction, moves the offsets and looks for repeats.
 func (c *commit) queueOpen(b *pgx.Batch) {
 	b.Queue(`begin`)
 	c.queueFence(b)
@@ -151,8 +153,8 @@ func (c *commit) queueOpen(b *pgx.Batch) {
 
 // opened checks what queueOpen asked.
 func (c *commit) opened() error {
-	if !c.fenceMoved {
-		return fmt.Errorf("%w: partition %d", store.ErrFenced, c.part)
+	if c.moved < len(c.shares) {
+		return store.ErrFenced
 	}
 	return nil
 }
@@ -172,9 +174,18 @@ func each(b *pgx.Batch, query string, args []any, scans []any, f func() error) {
 }
 
 func (c *commit) queueFence(b *pgx.Batch) {
-	args := []any{c.part, c.next, c.at.next, c.at.commits, c.s.owner}
-	each(b, fence, args, []any{&c.firstBucket}, func() error {
-		c.fenceMoved = true
+	n := len(c.shares)
+	parts, next, stands, commits := make([]int, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	byPart := make(map[int]*share, n)
+	for i, sh := range c.shares {
+		parts[i], next[i], stands[i], commits[i] = sh.at.number, sh.next, sh.at.next, sh.at.commits
+		sh.moved = false
+		byPart[sh.at.number] = sh
+	}
+	var part int
+	each(b, fence, []any{parts, next, stands, commits, c.s.owner}, []any{&part, &c.firstBucket}, func() error {
+		byPart[part].moved = true
+		c.moved++
 		return nil
 	})
 }
@@ -197,25 +208,32 @@ func (c *commit) queueRepeats(b *pgx.Batch) {
 
 // knowConvs takes the heads that this process knows; unknown are those that are to be read, groups those that are to be locked.
 func (c *commit) knowConvs() (unknown, groups []int64) {
-	for name, id := range c.convIDs {
-		kind, x, y := store.ConvKind(name)
-		v := c.newConv()
-		v.id, v.name, v.kind, v.lastPlace = id, name, kind, -1
-		if kind == 'g' {
-			v.group = &group{}
-			groups = append(groups, id)
-		} else if known := c.at.heads.get(id); known != nil && known.name == name {
-			*v = *known
-		} else {
-			unknown = append(unknown, id)
+	for _, sh := range c.shares {
+		for _, d := range sh.drafts {
+			id := c.convIDs[d.Conv]
+			if id == 0 || c.convs[id] != nil {
+				continue
+			}
+			kind, x, y := store.ConvKind(d.Conv)
+			v := c.newConv()
+			v.id, v.name, v.kind, v.lastPlace = id, d.Conv, kind, -1
+			if kind == 'g' {
+				v.group = &group{}
+				groups = append(groups, id)
+			} else if known := sh.at.heads.get(id); known != nil && known.name == d.Conv {
+				*v = *known
+			} else {
+				unknown = append(unknown, id)
+			}
+			v.at = sh.at
+			switch kind {
+			case 'p':
+				v.a, v.b = c.user(x), c.user(y)
+			case 'n':
+				v.a = c.user(x)
+			}
+			c.convs[id] = v
 		}
-		switch kind {
-		case 'p':
-			v.a, v.b = c.user(x), c.user(y)
-		case 'n':
-			v.a = c.user(x)
-		}
-		c.convs[id] = v
 	}
 	return unknown, groups
 }
@@ -231,7 +249,7 @@ func (c *commit) queueHeadsOf(b *pgx.Batch, query string, ids []int64) {
 				return errStaleID
 			}
 			found++
-			r.kind, r.a, r.b, r.group, r.lastPlace = v.kind, v.a, v.b, v.group, -1
+			r.kind, r.at, r.a, r.b, r.group, r.lastPlace = v.kind, v.at, v.a, v.b, v.group, -1
 			*v = r
 			return nil
 		})

@@ -18,6 +18,7 @@ type testLog struct {
 	users      int
 	group      string // of some of them; the messages to it are in partition 0
 	partitions [][]*store.Draft
+	answered   [][]uint64 // the sequences that the commits gave; 0 = a commit whose answer was lost. Of the partition's owner
 }
 
 // testPatience is reached by tests that fail only.
@@ -25,7 +26,7 @@ const testPatience = time.Minute
 
 // newLog fills a log with private and group messages; a conversation is always in the same partition, a user in all.
 func newLog(partitions, perPartition, users int) *testLog {
-	l := &testLog{users: users, group: "team", partitions: make([][]*store.Draft, partitions)}
+	l := &testLog{users: users, group: "team", partitions: make([][]*store.Draft, partitions), answered: make([][]uint64, partitions)}
 	rnd := rand.New(rand.NewPCG(1, uint64(partitions)))
 	for p := range l.partitions {
 		for len(l.partitions[p]) < perPartition {
@@ -44,6 +45,7 @@ func newLog(partitions, perPartition, users int) *testLog {
 			copy(d.MsgID[:], sum[:])
 			l.partitions[p] = append(l.partitions[p], d)
 		}
+		l.answered[p] = make([]uint64, perPartition)
 	}
 	return l
 }
@@ -83,6 +85,7 @@ func (l *testLog) own(ctx context.Context, s *Store, p int, failed func(error)) 
 				if results[i].Outcome != store.Stored {
 					return fmt.Errorf("partition %d: %s: outcome %d", p, batch[i].ID, results[i].Outcome)
 				}
+				l.answered[p][int(next)-len(batch)+i] = results[i].Seq
 			}
 			pending.Release()
 		}
@@ -104,9 +107,12 @@ func (l *testLog) own(ctx context.Context, s *Store, p int, failed func(error)) 
 func (l *testLog) check(t *testing.T, s *Store) {
 	t.Helper()
 	want := make(map[string][]string) // of each conversation, the ids
-	for _, list := range l.partitions {
-		for _, d := range list {
+	for p, list := range l.partitions {
+		for i, d := range list {
 			want[d.Conv] = append(want[d.Conv], string(d.ID))
+			if seq := l.answered[p][i]; seq != 0 && seq != uint64(len(want[d.Conv])) {
+				t.Fatalf("%s in %s: the commit gave %d, want %d", d.ID, d.Conv, seq, len(want[d.Conv]))
+			}
 		}
 	}
 	for conv, ids := range want {

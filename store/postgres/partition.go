@@ -13,15 +13,14 @@ import (
 
 // partition is where this process believes a partition of the log to stand. mu is held by a whole commit.
 type partition struct {
+	number  int
 	mu      sync.Mutex
 	loaded  bool
 	fenced  bool  // another owner has moved it: nothing is committed until the caller has read Offset
 	unsure  bool  // a commit of ours may or may not have been made, and the database could not be asked since
 	next    int64 // as in table offsets, after our last commit
 	commits int64
-	kept    int32     // the first day that retention has left, at the last commit; −1 = not known
 	heads   convHeads // as after our last commit: nobody else has made one since, says the fence
-	work    commit    // the memory of one is the next one's
 }
 
 // convHeads are heads of conversations, by id. When it is full, all are forgotten.
@@ -42,7 +41,7 @@ func (h *convHeads) put(v *convHead) {
 		h.m[v.id] = known
 	}
 	*known = *v
-	known.a, known.b, known.moved, known.lastPlace = nil, nil, false, -1
+	known.at, known.a, known.b, known.moved, known.lastPlace = nil, nil, nil, false, -1
 }
 
 func (h *convHeads) clear() { h.m = nil }
@@ -52,7 +51,7 @@ func (s *Store) partition(n int) *partition {
 	defer s.partitions.Unlock()
 	p := s.partitions.m[n]
 	if p == nil {
-		p = new(partition)
+		p = &partition{number: n}
 		s.partitions.m[n] = p
 	}
 	return p
@@ -98,28 +97,27 @@ func (s *Store) Offset(ctx context.Context, n int) (int64, error) {
 func (p *partition) take(o offset) {
 	p.loaded, p.fenced, p.unsure = true, false, false
 	p.heads.clear()
-	p.kept = -1
 	p.next, p.commits = o.next, o.commits
 }
 
 // ready makes sure that the partition's place is known.
-func (s *Store) ready(ctx context.Context, p *partition, n int, next int64) error {
+func (s *Store) ready(ctx context.Context, p *partition, next int64) error {
 	if p.fenced || p.unsure && next != 0 {
-		return fmt.Errorf("%w: partition %d: its offset is to be read first", store.ErrFenced, n)
+		return fmt.Errorf("%w: partition %d: its offset is to be read first", store.ErrFenced, p.number)
 	}
 	if !p.loaded || p.unsure {
-		o, err := s.readOffset(ctx, n)
+		o, err := s.readOffset(ctx, p.number)
 		if err != nil {
 			return s.failed("offset", err)
 		}
 		if p.unsure && o.commits != p.commits && !o.mine {
 			p.fenced = true
-			return fmt.Errorf("%w: partition %d", store.ErrFenced, n)
+			return fmt.Errorf("%w: partition %d", store.ErrFenced, p.number)
 		}
 		p.take(o)
 	}
 	if next != 0 && next <= p.next {
-		return fmt.Errorf("%w: partition %d stands at %d, the batch ends at %d", store.ErrFenced, n, p.next, next)
+		return fmt.Errorf("%w: partition %d stands at %d, the batch ends at %d", store.ErrFenced, p.number, p.next, next)
 	}
 	return nil
 }

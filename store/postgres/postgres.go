@@ -38,8 +38,8 @@ type Options struct {
 	// PartitionOf gives the partition of a conversation, for the events of positions; nil = 0 for all. It does no I/O.
 	PartitionOf func(conv string) int
 	Logf        func(format string, args ...any)
-	// MaxConns is how many connections this process may open: a third of them for commits (one is used per partition that is being
-	// committed), the rest for reads. Default 24.
+	// MaxConns is how many connections this process may open: a third of them for commits (as many as are under
+	// way at once), the rest for reads. Default 24.
 	MaxConns int
 	// MemberTTL is how long TryMember answers from memory without word of a change by another node (Forget); default 5 s.
 	MemberTTL time.Duration
@@ -96,13 +96,15 @@ type Store struct {
 	members memberCache
 	pending positions
 	floor   atomic.Int32 // see raiseFloor
+	kept    atomic.Int32 // the first day that retention has left, at the last commit, or unknownDay
 
 	partitions struct {
 		sync.Mutex
 		m map[int]*partition
 	}
-	health health
-	stats  struct {
+	gathering gathering
+	health    health
+	stats     struct {
 		messages, entries, duplicates, repeatHits, statements atomic.Int64
 		syncNanos, sizeBytes                                  atomic.Int64
 	}
@@ -122,6 +124,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.members.init(o.MemberTTL)
 	s.pending.init()
 	s.partitions.m = make(map[int]*partition)
+	s.kept.Store(unknownDay)
 	if err := s.open(ctx); err != nil {
 		s.quit()
 		s.closePools()

@@ -54,7 +54,7 @@ type eventRows struct {
 	kind               []int16
 	ts, usr, conv, seq []int64
 	target             []int64
-	bucket             []int32
+	part, bucket       []int32
 }
 
 // firsts are rows of user_days or conv_days.
@@ -134,6 +134,7 @@ func (w *rows) addEvent(d *store.Draft, v *convHead) {
 	if d.Kind == store.Recall {
 		kind = store.EventRecalled
 	}
+	e.part = append(e.part, int32(v.at.number))
 	e.kind, e.ts, e.usr = append(e.kind, int16(kind)), append(e.ts, v.ts), append(e.usr, 0)
 	e.conv, e.seq, e.bucket, e.target = append(e.conv, v.id), append(e.seq, v.head), append(e.bucket, v.bucket), append(e.target, int64(d.Target))
 }
@@ -167,7 +168,7 @@ const (
 	updateLarge  = `update groups g set large_bucket = x.bucket, large_first = x.first from unnest($1::bigint[], $2::int[], $3::bigint[]) x (id, bucket, first) where g.id = x.id`
 	insertKept   = `insert into recalled (conv, seq, content) select * from unnest($1::bigint[], $2::bigint[], $3::bytea[]) on conflict do nothing`
 	insertOutbox = `insert into outbox (part, kind, ts, usr, conv, seq, bucket, target)
-		select $1::int, * from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::bigint[])`
+		select * from unnest($1::int[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::int[], $8::bigint[])`
 )
 
 // queueWrites writes all but the inboxes and claims the numbers in them.
@@ -190,7 +191,7 @@ func (c *commit) queueWrites(b *pgx.Batch) {
 		b.Queue(insertKept, k.conv, k.seq, k.content)
 	}
 	if e := &w.event; len(e.kind) > 0 {
-		b.Queue(insertOutbox, c.part, e.kind, e.ts, e.usr, e.conv, e.seq, e.bucket, e.target)
+		b.Queue(insertOutbox, e.part, e.kind, e.ts, e.usr, e.conv, e.seq, e.bucket, e.target)
 	}
 	c.queueClaims(b)
 }
