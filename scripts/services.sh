@@ -165,10 +165,10 @@ launch() {
   local home=$dir/$1
   shift
   (
-    cd "$home"
-    exec setsid "$@" >>log 2>&1 </dev/null {folder_lock}>&- # a lock lives as long as any holder of the file
-  ) &
-  echo $! >"$home/pid"
+    cd "$home" # before there is a process, which pid_of knows by it
+    setsid "$@" >>log 2>&1 </dev/null {folder_lock}>&- & # a lock lives as long as any holder of the file
+    echo $! >pid
+  )
 }
 
 start_redis() {
@@ -235,10 +235,11 @@ ready_postgres() {
 
 # start_java NAME HEAP OPTION… CLASS…
 # With the first of Java's two compilers alone: the second takes a quarter of a core for the first minute of a broker's life, which in tests is all of it.
+# And with binary headers: a broker answers pulls that have waited in its own kind, which is JSON by default.
 start_java() {
   local name=$1 heap=$2 home=$dir/$1
   shift 2
-  ROCKETMQ_HOME=$home launch "$name" java "-Xms$heap" "-Xmx$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData "-Duser.home=$home" \
+  ROCKETMQ_HOME=$home launch "$name" java "-Xms$heap" "-Xmx$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData "-Duser.home=$home" -Drocketmq.serialize.type=ROCKETMQ \
     --add-exports=java.base/sun.nio.ch=ALL-UNNAMED --add-exports=java.base/jdk.internal.ref=ALL-UNNAMED \
     --add-opens=java.base/java.nio=ALL-UNNAMED --add-opens=java.base/jdk.internal.ref=ALL-UNNAMED \
     --add-opens=java.base/java.util=ALL-UNNAMED -cp "$jars/lib/*" "$@"

@@ -118,11 +118,16 @@ func (s *Server) wire(ctx context.Context, a auth.Authenticator) (err error) {
 	return nil
 }
 
+// UsesServices tells whether the node works with RocketMQ, PostgreSQL or Redis, or all by itself.
+func (o *Options) UsesServices() bool {
+	return o.Cluster.Enable || o.RocketMQ.NameServer != "" || o.Postgres.URL != ""
+}
+
 // loops is the number of event loops. A loop that waits for its sockets keeps one of Go's processors for up to 10 ms, until the runtime
 // takes it away; when loops keep all of them, nobody looks at the sockets of RocketMQ, PostgreSQL and Redis meanwhile. So with any of these
 // one processor is left to the rest, if there are two (docs/adr/0014-loops-leave-a-core.md).
 func (o *Options) loops() int {
-	if n := o.Performance.WorkerThreads; n > 0 || !o.Cluster.Enable && o.RocketMQ.NameServer == "" && o.Postgres.URL == "" {
+	if n := o.Performance.WorkerThreads; n > 0 || !o.UsesServices() {
 		return n
 	}
 	return max(1, engine.DefaultOptions().Loops-1)

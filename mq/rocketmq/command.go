@@ -51,7 +51,8 @@ const (
 //	         length of the fields 4, fields: length of the name 2, name, length of the value 4, value
 //	body
 //
-// All integers are big-endian. We write binary headers; a broker before 5.0 answers a pull that has waited in JSON.
+// All integers are big-endian. We write binary headers; a broker answers in kind, but to a pull that has waited in its own, which is
+// JSON unless it runs with -Drocketmq.serialize.type=ROCKETMQ.
 const (
 	headerJSON, headerBinary = 0, 1
 
