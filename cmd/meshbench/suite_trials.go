@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/meshtalk/meshtalk/bench"
@@ -77,49 +79,94 @@ type savedGrowth struct {
 // all their levels, however many conversations these are of.
 const growthMessages = 1_000_000
 
-// growth measures with more and more conversations, each number of them in a store of its own that holds as many messages as the others.
-func (o *suiteOptions) growth(ctx context.Context, path string) error {
+// growthTurns is how often each store is measured.
+const growthTurns = 3
+
+// growth measures with more and more conversations, each number of them in a store of its own that holds as many messages as the others. All
+// stores are there before the first is measured, and then they take turns: a machine that gets slower or faster meanwhile, as one does that
+// others share, is so for all of them.
+func (o *suiteOptions) growth(ctx context.Context, path string) (err error) {
 	g := savedGrowth{Setting: o.setting(), Machine: bench.ThisMachine()}
 	begin := time.Now()
+	var stores []*grown
+	defer func() {
+		for _, s := range stores {
+			err = errors.Join(err, s.server.end())
+		}
+	}()
 	for _, n := range []int{1000, 10_000, 100_000, 1_000_000} {
-		s, err := o.grown(ctx, path, o.count(n), o.count(growthMessages))
+		s, err := o.grow(ctx, path, growthStep{Conversations: o.count(n), Stored: o.count(growthMessages)})
 		if err != nil {
 			return fmt.Errorf("p10 with %d conversations: %w", n, err)
 		}
-		g.Steps = append(g.Steps, s)
+		stores = append(stores, s)
 	}
+	for range growthTurns {
+		for _, s := range stores {
+			if err := s.measure(ctx); err != nil {
+				return fmt.Errorf("p10 with %d conversations: %w", s.step.Conversations, err)
+			}
+		}
+		slices.Reverse(stores)
+	}
+	for _, s := range stores {
+		g.Steps = append(g.Steps, s.median())
+	}
+	slices.SortFunc(g.Steps, func(a, b growthStep) int { return cmp.Compare(a.Conversations, b.Conversations) })
 	if err := o.write("p10", g); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(o.told, "%-16s %5.1f s\n", "p10", time.Since(begin).Seconds())
+	_, err = fmt.Fprintf(o.told, "%-16s %5.1f s\n", "p10", time.Since(begin).Seconds())
 	return err
 }
 
-// grown measures with so many messages in so many conversations.
-func (o *suiteOptions) grown(ctx context.Context, path string, conversations, messages int) (g growthStep, err error) {
+// grown is a server whose store has grown.
+type grown struct {
+	server  *localServer
+	options bench.Options
+	step    growthStep   // without what is measured
+	turns   []growthStep // what was measured
+}
+
+// grow starts a server and fills its store.
+func (o *suiteOptions) grow(ctx context.Context, path string, step growthStep) (_ *grown, err error) {
 	s, err := startServer(ctx, path, nil)
 	if err != nil {
-		return g, err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.end()) }()
-	b, err := o.options(s, "tcp")
+	g := &grown{server: s, step: step}
+	if g.options, err = o.options(s, "tcp"); err == nil {
+		g.options.WarmUp, g.options.Duration = o.time(time.Second), o.time(3*time.Second)
+		err = fill(ctx, s.admin, step.Conversations, step.Stored)
+	}
 	if err != nil {
-		return g, err
+		return nil, errors.Join(err, s.end())
 	}
-	if err := fill(ctx, s.admin, conversations, messages); err != nil {
-		return g, err
+	return g, nil
+}
+
+// measure runs the load once.
+func (g *grown) measure(ctx context.Context) error {
+	if err := bench.Rest(ctx, g.options.ServerPID); err != nil {
+		return err
 	}
-	if err := bench.Rest(ctx, b.ServerPID); err != nil {
-		return g, err
-	}
-	r, err := bench.Private(ctx, b, bench.PrivateOptions{Pairs: 100, InFlight: 16, Size: 200})
+	r, err := bench.Private(ctx, g.options, bench.PrivateOptions{Pairs: 100, InFlight: 16, Size: 200})
 	if err != nil {
-		return g, err
+		return err
 	}
 	if !r.OK {
-		return g, fmt.Errorf("%q", r.Evidence)
+		return fmt.Errorf("%q", r.Evidence)
 	}
-	return growthStep{conversations, messages, r.Messages.DeliveredRate, r.Delivery.P99, r.Others}, nil
+	turn := g.step
+	turn.Rate, turn.P99, turn.Others = r.Messages.DeliveredRate, r.Delivery.P99, r.Others
+	g.turns = append(g.turns, turn)
+	return nil
+}
+
+// median is the turn whose rate is in the middle.
+func (g *grown) median() growthStep {
+	slices.SortFunc(g.turns, func(a, b growthStep) int { return cmp.Compare(a.Rate, b.Rate) })
+	return g.turns[len(g.turns)/2]
 }
 
 // fill sends messages in so many private conversations, one after the other in each, a thousand with each request.
