@@ -18,7 +18,9 @@ const (
 	pauseLeast = 50 * time.Millisecond // after a failure, doubled up to
 	pauseMost  = time.Second
 
-	ahead = 8 // pulls that may wait to be applied, of 256 KiB or one message each
+	// ahead is how many pulls may wait to be applied, of 256 KiB or one message at least: what comes meanwhile gathers at the broker, and is one
+	// pull and not one for each message.
+	ahead = 1
 )
 
 // consumption is one partition while this node has it: a goroutine that pulls and one that applies.
