@@ -33,6 +33,8 @@ const (
 // gathering brings the batches of several partitions into one transaction, as a group commit does: what comes while a transaction is under
 // way is in the next one. So a node with many queues makes as few as the database is slow.
 type gathering struct {
+	most int // transactions at once: as many as connections for them. Static
+
 	mu      sync.Mutex
 	waiting []*share
 	drafts  int // of waiting
@@ -46,7 +48,7 @@ func (s *Store) commitShare(sh *share) {
 	g.mu.Lock()
 	g.waiting = append(g.waiting, sh)
 	g.drafts += len(sh.drafts)
-	if g.running == 0 || g.drafts >= worthwhile && g.running < int(s.commits.Config().MaxConns) {
+	if g.running == 0 || g.drafts >= worthwhile && g.running < g.most {
 		g.running++
 		go s.commitWaiting()
 	}
@@ -142,6 +144,9 @@ func (s *Store) commitTogether(c *commit, shares []*share) {
 
 // whileOne is a context that ends when those of all shares have.
 func whileOne(parent context.Context, shares []*share) (context.Context, context.CancelFunc) {
+	if len(shares) == 1 {
+		return shares[0].ctx, func() {}
+	}
 	ctx, cancel := context.WithCancel(parent)
 	var left atomic.Int32
 	left.Store(int32(len(shares)))

@@ -154,7 +154,8 @@ func (s *Store) open(ctx context.Context) error {
 		return fmt.Errorf("postgres: %w", oneLine(err))
 	}
 	writers := config.Copy()
-	writers.MaxConns = int32(max(s.opts.MaxConns/3, 1))
+	s.gathering.most = max(s.opts.MaxConns/3, 1)
+	writers.MaxConns = int32(s.gathering.most)
 	config.MaxConns = int32(max(s.opts.MaxConns, 2)) - writers.MaxConns
 	if s.reads, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return fmt.Errorf("postgres: %w", oneLine(err))

@@ -8,11 +8,11 @@ import { Groups } from "./groups.ts";
 import { Inbox } from "./inbox.ts";
 import { type Options, type Settings, settings } from "./options.ts";
 import { Outbox, type Pending } from "./outbox.ts";
+import { Positions } from "./positions.ts";
 import {
   Cmd, Code, type Conversation, type Json, type Message, messageOf, type Packet, type Presence, type Receipt, type SendAck, type Session,
   type Typing,
 } from "./protocol.ts";
-import type { Position } from "./stores.ts";
 
 /** The life of a connection after which its failure is not counted to the ones before, in ms. */
 const stable = 5_000;
@@ -70,10 +70,12 @@ export class Client {
   readonly #o: Settings;
   readonly #events = new Emitter<Events>();
   readonly #prefix = newPrefix();
+  readonly #groupAckId = this.#prefix + "-ack"; // the FORBIDDEN of a group just left is known by it
   readonly #calls: Calls;
   readonly #deliveries: Deliveries;
   readonly #inbox: Inbox;
   readonly #groups: Groups;
+  readonly #positions: Positions;
   readonly #outbox: Outbox;
   readonly #watched = new Set<string>();
   readonly #reads = new Map<string, number>(); // told while there was no connection
@@ -95,11 +97,6 @@ export class Client {
   #wake: (() => void) | undefined; // ends the wait before the next attempt
   #wakeable = true; // not while the server has asked to stay away
 
-  #changed = false; // the position differs from the kept one
-  #due = 0; // handled since the last flush
-  #flushTimer: ReturnType<typeof setTimeout> | undefined;
-  #flushing: Promise<void> = Promise.resolve();
-
   constructor(options: Options) {
     const o = (this.#o = settings(options));
     const client = this;
@@ -109,13 +106,15 @@ export class Client {
       hasRoom: () => this.#deliveries.length < o.maxQueue,
       deliver: (d) => this.#deliveries.add(d),
       tell: (m) => () => this.#events.emit(m.kind === "recall" ? "recall" : "message", m),
-      touch: () => this.#touch(),
+      touch: () => this.#positions.touch(),
     };
     this.#calls = new Calls(() => this.#connection, () => this.newId());
     this.#deliveries = new Deliveries((d) => this.#handled(d), (e) => this.#trouble(e));
     this.#groups = new Groups(core, () => this.#inbox.gen);
     this.#inbox = new Inbox(core, this.#groups);
-    this.#outbox = new Outbox({ get connection() { return client.#connection; }, trouble: (e) => this.#trouble(e) }, o.outbox, o.maxFrame, o.maxOutbox);
+    const sending = { get connection() { return client.#connection; }, groupAckId: this.#groupAckId, trouble: (e: unknown) => this.#trouble(e) };
+    this.#positions = new Positions(sending, o, this.#inbox, this.#groups);
+    this.#outbox = new Outbox(sending, o.outbox, o.maxFrame, o.maxOutbox);
   }
 
   /** Calls handler for every event of that name until the returned function is called. */
@@ -238,7 +237,7 @@ export class Client {
 
   /** Ends the session on the server and closes the client. */
   async logout(): Promise<void> {
-    await this.#flush();
+    await this.#positions.flush();
     this.#leaving = true;
     try {
       if (this.#connection) await this.#calls.call(Cmd.Logout, {}, false);
@@ -256,7 +255,7 @@ export class Client {
   async close(): Promise<void> {
     this.#end ??= new EndError("closed");
     await this.#deliveries.stop(false);
-    await this.#flush();
+    await this.#positions.flush();
     this.#wake?.();
     if (this.#connection) await this.#connection.close();
     else this.#attempted?.abort(this.#end);
@@ -413,7 +412,7 @@ export class Client {
     this.#outbox.end(end);
     this.#calls.end(end);
     await this.#deliveries.stop(true);
-    await this.#flush();
+    await this.#positions.flush();
     await this.#events.emit("state", { status: "ended", error: end }).catch((e) => this.#trouble(e));
   }
 
@@ -504,57 +503,12 @@ export class Client {
     c.end = endOfCode(e.code, e.reason, e.text) ?? c.end;
   }
 
-  // Positions and acknowledgements.
-
   #handled(d: Delivery): Promise<void> | undefined {
     if (this.#deliveries.length <= this.#o.maxQueue / 2) {
       this.#inbox.refill();
       this.#groups.refill();
     }
-    if (d.gen !== this.#inbox.gen || (!d.inbox && !d.conv)) return undefined;
-    this.#inbox.handled = Math.max(this.#inbox.handled, d.inbox ?? 0);
-    if (d.conv) this.#groups.handled(d.conv, d.seq!);
-    this.#touch();
-    return ++this.#due >= this.#o.ackEvery ? this.#flush() : undefined;
-  }
-
-  #touch(): void {
-    this.#changed = true;
-    this.#flushTimer ??= setTimeout(() => void this.#flush(), this.#o.ackDelay);
-  }
-
-  /** Keeps the position and acknowledges what was handled. */
-  #flush(): Promise<void> {
-    clearTimeout(this.#flushTimer);
-    this.#flushTimer = undefined;
-    return (this.#flushing = this.#flushing.then(() => this.#flushNow()));
-  }
-
-  async #flushNow(): Promise<void> {
-    if (!this.#changed) return;
-    this.#changed = false;
-    this.#due = 0;
-    const inbox = this.#inbox;
-    const position: Position = { epoch: inbox.epoch, inbox: inbox.handled, groups: this.#groups.positions() };
-    const owed = [...this.#groups.owed];
-    this.#groups.owed.clear();
-    try {
-      await this.#o.positions.save(position);
-    } catch (e) { // acknowledged all the same: a repeat after a restart is better than a stop now
-      this.#trouble(e);
-    }
-    const c = this.#connection;
-    if (!c || this.#o.ack !== "client" || inbox.epoch !== position.epoch) return;
-    if (position.inbox > inbox.acked) {
-      inbox.acked = position.inbox;
-      c.send(Cmd.Ack, undefined, { inbox: position.inbox });
-    }
-    for (const conv of owed) c.send(Cmd.Ack, this.#groupAckId, { conv, seq: position.groups[conv]!.seq });
-  }
-
-  /** Marks acknowledgements of large groups, so that the FORBIDDEN of a group just left is known as such. */
-  get #groupAckId(): string {
-    return this.#prefix + "-ack";
+    return this.#positions.handled(d);
   }
 
   // What is told.
