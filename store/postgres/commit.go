@@ -285,6 +285,7 @@ type commit struct {
 
 // attempt makes the transaction once. last tells that the commit itself was sent.
 func (c *commit) attempt(ctx context.Context) (last bool, err error) {
+	c.moved = 0 // also when it ends before its fences
 	if err := c.identify(ctx); err != nil {
 		return false, err
 	}
