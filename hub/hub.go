@@ -62,8 +62,8 @@ type Options struct {
 	MaxMembers   int           // members of a group
 	RecallWindow time.Duration // for senders; the API has none
 	Workers      int           // goroutines for what may block; 0 = 128
-	// Overlap is how many commits may be under way, 0 = 2: the next is encoded while the last one syncs. A log of several partitions that are
-	// committed apart wants more.
+	// Overlap is how many commits may be under way, 0 = 2: the next is encoded while the last one syncs. A log of several partitions, which
+	// are applied side by side, wants more.
 	Overlap int
 
 	// Events, when set, gets the store's outbox, partition by partition of Partitions.

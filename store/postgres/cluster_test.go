@@ -86,13 +86,7 @@ func TestFence(t *testing.T) {
 	all := nodes(t, testOptions(t), 2)
 	a, b := all[0], all[1]
 	l := newLog(1, 100, 5)
-	commit := func(s *Store, from, next int64) error {
-		p, err := s.Commit(t.Context(), 0, next, l.partitions[0][from:next])
-		if err == nil {
-			_, err = p.Wait()
-		}
-		return err
-	}
+	commit := func(s *Store, from, next int64) error { return l.commit(t.Context(), s, 0, from, next) }
 	offset := func(s *Store, want int64) {
 		t.Helper()
 		if got, err := s.Offset(t.Context(), 0); err != nil || got != want {

@@ -454,7 +454,7 @@ func (c *commit) reset() {
 	clear(c.convs)
 	c.freeUsers, c.freeConvs = c.freeUsers[:0], c.freeConvs[:0]
 	c.repeats, c.members, c.targets = nil, nil, nil
-	c.moved, c.unclaimed, c.floor = 0, 0, c.s.floor.Load()
+	c.unclaimed, c.floor = 0, c.s.floor.Load()
 	c.results = make([]store.Result, len(c.drafts))
 	c.rows.reset()
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,13 +34,13 @@ const (
 // gathering brings the batches of several partitions into one transaction, as a group commit does: what comes while a transaction is under
 // way is in the next one. So a node with many queues makes as few as the database is slow.
 type gathering struct {
-	most int // transactions at once: as many as connections for them. Static
+	most int       // transactions at once: as many as connections for them. Static
+	work sync.Pool // *commit: the memory of one is a later one's
 
 	mu      sync.Mutex
 	waiting []*share
 	drafts  int // of waiting
 	running int
-	free    []*commit // the memory of one is a later one's
 }
 
 // commitShare returns when the share's transaction has ended, or its ctx before one has begun.
@@ -69,18 +70,17 @@ func (s *Store) commitShare(sh *share) {
 func (g *gathering) withdraw(sh *share) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for i, w := range g.waiting {
-		if w == sh {
-			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
-			g.drafts -= len(sh.drafts)
-			return true
-		}
+	i := slices.Index(g.waiting, sh)
+	if i < 0 {
+		return false
 	}
-	return false
+	g.waiting = slices.Delete(g.waiting, i, i+1)
+	g.drafts -= len(sh.drafts)
+	return true
 }
 
-// take gives the shares of the next transaction and a commit for them.
-func (g *gathering) take() ([]*share, *commit) {
+// take gives the shares of the next transaction; none ends the goroutine that asks.
+func (g *gathering) take() []*share {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n, drafts := 0, 0
@@ -90,36 +90,24 @@ func (g *gathering) take() ([]*share, *commit) {
 	}
 	if n == 0 {
 		g.running--
-		return nil, nil
+		return nil
 	}
-	shares := append([]*share(nil), g.waiting[:n]...)
-	rest := copy(g.waiting, g.waiting[n:])
-	clear(g.waiting[rest:])
-	g.waiting = g.waiting[:rest]
+	shares := slices.Clone(g.waiting[:n])
+	g.waiting = slices.Delete(g.waiting, 0, n)
 	g.drafts -= drafts
-	if last := len(g.free) - 1; last >= 0 {
-		c := g.free[last]
-		g.free = g.free[:last]
-		return shares, c
-	}
-	return shares, new(commit)
-}
-
-func (g *gathering) put(c *commit) {
-	g.mu.Lock()
-	g.free = append(g.free, c)
-	g.mu.Unlock()
+	return shares
 }
 
 // commitWaiting makes transactions until nothing waits.
 func (s *Store) commitWaiting() {
+	c := s.gathering.work.Get().(*commit)
+	defer s.gathering.work.Put(c)
 	for {
-		shares, c := s.gathering.take()
-		if c == nil {
+		shares := s.gathering.take()
+		if len(shares) == 0 {
 			return
 		}
 		s.commitTogether(c, shares)
-		s.gathering.put(c)
 		for _, sh := range shares {
 			close(sh.done)
 		}
@@ -136,7 +124,6 @@ func (s *Store) commitTogether(c *commit, shares []*share) {
 	}
 	for i, sh := range shares {
 		if sh.err != nil && !errors.Is(sh.err, store.ErrFenced) {
-			sh.err = nil
 			_ = c.commit(ctx, s, shares[i:i+1])
 		}
 	}

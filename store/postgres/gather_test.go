@@ -32,11 +32,7 @@ func twoOwners(t *testing.T, partitions int) (s, other *Store, l *testLog) {
 // commitShareOf commits one batch by the front door.
 func commitShareOf(t *testing.T, s *Store, l *testLog, part int, from, next int64) {
 	t.Helper()
-	p, err := s.Commit(t.Context(), part, next, l.partitions[part][from:next])
-	if err == nil {
-		_, err = p.Wait()
-	}
-	if err != nil {
+	if err := l.commit(t.Context(), s, part, from, next); err != nil {
 		t.Fatal(err)
 	}
 }

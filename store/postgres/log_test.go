@@ -67,6 +67,15 @@ func (l *testLog) makeGroup(t *testing.T, s *Store) {
 	}
 }
 
+// commit commits the messages of a partition from one offset to another, and waits.
+func (l *testLog) commit(ctx context.Context, s *Store, p int, from, next int64) error {
+	pending, err := s.Commit(ctx, p, next, l.partitions[p][from:next])
+	if err == nil {
+		_, err = pending.Wait()
+	}
+	return err
+}
+
 // own commits a partition from where it stands to its end, as its owner does: after an error it reads the offset again.
 func (l *testLog) own(ctx context.Context, s *Store, p int, failed func(error)) error {
 	rnd := rand.New(rand.NewPCG(2, uint64(p)))

@@ -124,6 +124,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.members.init(o.MemberTTL)
 	s.pending.init()
 	s.partitions.m = make(map[int]*partition)
+	s.gathering.work.New = func() any { return new(commit) }
 	s.kept.Store(unknownDay)
 	if err := s.open(ctx); err != nil {
 		s.quit()
