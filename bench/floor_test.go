@@ -41,11 +41,12 @@ func TestFloorWithoutReader(t *testing.T) {
 
 func TestShareOfTheFloor(t *testing.T) {
 	o := options(t)
-	r, err := bench.WithFloor(t.Context(), bench.FloorOptions{Connections: 10, Dir: t.TempDir(), Duration: 20 * time.Millisecond},
-		func() (*bench.Result, error) {
-			return bench.Private(t.Context(), o, bench.PrivateOptions{Pairs: 5, InFlight: 4})
-		})
-	mustPass(t, r, err, 10)
+	r := longer(t, o, 10, func(o bench.Options) (*bench.Result, error) {
+		return bench.WithFloor(t.Context(), bench.FloorOptions{Connections: 10, Dir: t.TempDir(), Duration: 20 * time.Millisecond},
+			func() (*bench.Result, error) {
+				return bench.Private(t.Context(), o, bench.PrivateOptions{Pairs: 5, InFlight: 4})
+			})
+	}, func(r *bench.Result) bool { return measured(r) && r.Commits != nil && r.Commits.PerSecond > 0 })
 	if r.Floor == nil || r.Floor.DeliveriesShare <= 0 || r.Floor.CommitsShare <= 0 {
 		t.Errorf("floor %+v", r.Floor)
 	}

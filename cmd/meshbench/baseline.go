@@ -207,10 +207,11 @@ func (s *sideBySide) judge() {
 		return
 	}
 	ours, theirs := median(s.Ours), median(s.Theirs)
-	if s.Higher {
+	if !s.Higher {
+		ours, theirs = theirs, ours
+	}
+	if theirs > 0 {
 		s.Better = ours / theirs
-	} else {
-		s.Better = theirs / ours
 	}
 }
 

@@ -94,7 +94,7 @@ func TestExitCodeAndEvidence(t *testing.T) {
 	}
 	f := func(code int, args ...string) string {
 		t.Helper()
-		args = append([]string{"private", "--pairs", "2", "--in-flight", "4", "--warmup", "0s", "--duration", "300ms", "--drain", "500ms"}, args...)
+		args = append([]string{"private", "--pairs", "2", "--in-flight", "4", "--warmup", "0s", "--duration", "300ms"}, args...)
 		out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
 		if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
