@@ -25,7 +25,7 @@ import (
 // clients/typescript).
 const (
 	ClientAckEvery = 64 // messages
-	ClientAckDelay = 50 * time.Millisecond
+	ClientAckDelay = 200 * time.Millisecond
 )
 
 // Options are common to all scenarios.

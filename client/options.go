@@ -42,7 +42,7 @@ type Options struct {
 	Positions PositionStore // in memory: a new process begins at what the server knows
 
 	// Acknowledgements are cumulative and go out after AckEvery handled messages (64, but at most a quarter of Window) or
-	// AckDelay (50 ms), whichever is sooner; positions are kept at the same moment.
+	// AckDelay (200 ms), whichever is sooner; positions are kept at the same moment.
 	AckEvery int
 	AckDelay time.Duration
 
@@ -100,7 +100,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	orDefault(&o.AckEvery, 64)
 	o.AckEvery = min(o.AckEvery, max(1, window/4))
-	orDefault(&o.AckDelay, 50*time.Millisecond)
+	orDefault(&o.AckDelay, 200*time.Millisecond)
 	orDefault(&o.BackoffMin, 200*time.Millisecond)
 	orDefault(&o.BackoffMax, 30*time.Second)
 	orDefault(&o.ConnectTimeout, 15*time.Second)

@@ -37,7 +37,7 @@ export interface Options {
 
   /** Handled messages after which they are acknowledged: 64, but at most a quarter of the window … */
   ackEvery?: number;
-  /** … or the time after which they are: 50. */
+  /** … or the time after which they are: 200. */
   ackDelay?: number;
   /** The first wait before a new attempt (200), which doubles up to `backoffMax` (30,000). The wait is a random part of it, at least half. */
   backoffMin?: number;
@@ -82,7 +82,7 @@ export function settings(o: Options): Settings {
     terminal: o.terminal ?? "", ack: o.ack ?? "client", heartbeat: o.heartbeat ?? 0,
     positions: o.positions ?? new MemoryPositions(), outbox: o.outbox,
     ackEvery: Math.min(o.ackEvery ?? 64, Math.max(1, (window || 256) >> 2)),
-    ackDelay: o.ackDelay ?? 50,
+    ackDelay: o.ackDelay ?? 200,
     backoffMin: o.backoffMin ?? 200, backoffMax: o.backoffMax ?? 30_000, connectTimeout: o.connectTimeout ?? 15_000,
     maxFrame: o.maxFrame ?? 65_535, maxOutbox: o.maxOutbox ?? 1024, maxQueue: o.maxQueue ?? 4096,
   };
