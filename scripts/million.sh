@@ -82,7 +82,7 @@ memory() {
 
 set_kernel
 meshtalk serve --data-dir /data/d --limits.messages-per-second=0 --heartbeat.interval=${BEAT}s --heartbeat.timeout=$((BEAT * 4))s \
-  --login.timeout=120s --log.level=warn >/tmp/server.out 2>/tmp/server.err &
+  --login.timeout=120s --shutdown.timeout=600s --log.level=warn >/tmp/server.out 2>/tmp/server.err &
 server=$!
 until grep -q '^ready' /tmp/server.out; do sleep 1; kill -0 $server || { cat /tmp/server.err; poweroff -f; }; done
 echo "guest: $(uname -r), $(nproc) CPUs, $(kb /proc/meminfo MemTotal) kB; a heartbeat every $BEAT s"
@@ -107,8 +107,8 @@ echo "private exit $?"
 memory
 wait $idle; echo "idle exit $?"
 cat /tmp/idle.out
-echo "server says:"; cat /tmp/server.err
 kill -TERM $server; wait $server; echo "server exit $?"
+echo "server says:"; cat /tmp/server.err
 poweroff -f
 GUEST
 chmod +x "$dir/root/init"

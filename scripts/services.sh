@@ -235,11 +235,12 @@ ready_postgres() {
 
 # start_java NAME HEAP OPTION… CLASS…
 # With the first of Java's two compilers alone: the second takes a quarter of a core for the first minute of a broker's life, which in tests is all of it.
+# A broker that lives longer wants both: SERVICES_JAVA_OPTIONS= (0.53 cores instead of 0.63 at 2,000 messages/s).
 # And with binary headers: a broker answers pulls that have waited in its own kind, which is JSON by default.
 start_java() {
   local name=$1 heap=$2 home=$dir/$1
   shift 2
-  ROCKETMQ_HOME=$home launch "$name" java "-Xms$heap" "-Xmx$heap" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData "-Duser.home=$home" -Drocketmq.serialize.type=ROCKETMQ \
+  ROCKETMQ_HOME=$home launch "$name" java "-Xms$heap" "-Xmx$heap" -XX:+UseSerialGC ${SERVICES_JAVA_OPTIONS--XX:TieredStopAtLevel=1} -XX:-UsePerfData "-Duser.home=$home" -Drocketmq.serialize.type=ROCKETMQ \
     --add-exports=java.base/sun.nio.ch=ALL-UNNAMED --add-exports=java.base/jdk.internal.ref=ALL-UNNAMED \
     --add-opens=java.base/java.nio=ALL-UNNAMED --add-opens=java.base/jdk.internal.ref=ALL-UNNAMED \
     --add-opens=java.base/java.util=ALL-UNNAMED -cp "$jars/lib/*" "$@"
