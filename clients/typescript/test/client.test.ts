@@ -62,7 +62,7 @@ test("a message is acknowledged when its handlers are done, and not before", asy
   expect(seen).toEqual([1]);
   expect(sent).toEqual([]);
   released[0]!();
-  await pass(50);
+  await pass(200);
   expect(seen).toEqual([1, 2]);
   expect(sent).toEqual([{ cmd: 7, data: { inbox: 1 } }]);
 });
@@ -79,7 +79,7 @@ test("a handler that throws is told of, and the next message comes all the same"
   });
   const socket = await login(c);
   for (const n of [1, 2, 3]) socket.push(push(n));
-  await pass(50);
+  await pass(200);
   expect([seen, errors]).toEqual([[1, 2, 3], ["broken", "broken too"]]);
   expect(sent).toEqual([{ cmd: 7, data: { inbox: 3 } }]);
 });
