@@ -41,7 +41,7 @@ func TestFloorWithoutReader(t *testing.T) {
 
 func TestShareOfTheFloor(t *testing.T) {
 	o := options(t)
-	r := longer(t, o, 10, func(o bench.Options) (*bench.Result, error) {
+	r := passing(t, o, 10, func(o bench.Options) (*bench.Result, error) {
 		return bench.WithFloor(t.Context(), bench.FloorOptions{Connections: 10, Dir: t.TempDir(), Duration: 20 * time.Millisecond},
 			func() (*bench.Result, error) {
 				return bench.Private(t.Context(), o, bench.PrivateOptions{Pairs: 5, InFlight: 4})

@@ -39,7 +39,7 @@ func TestProcs(t *testing.T) {
 	})
 	for name, g := range map[string]bench.GroupOptions{"fanout": {Members: 31, InFlight: 2}, "fanout at a rate": {Members: 15, Rate: 1000}} {
 		t.Run(name, func(t *testing.T) {
-			r := longer(t, o, g.Members, func(o bench.Options) (*bench.Result, error) { return bench.Fanout(t.Context(), o, g) },
+			r := passing(t, o, g.Members, func(o bench.Options) (*bench.Result, error) { return bench.Fanout(t.Context(), o, g) },
 				func(r *bench.Result) bool { return measured(r) && r.Messages.Sent >= 3 })
 			if r.Messages.Delivered != r.Messages.Sent*int64(g.Members) || r.Messages.Acked != r.Messages.Sent {
 				t.Errorf("messages %+v", r.Messages)
