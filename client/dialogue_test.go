@@ -127,7 +127,7 @@ func (s *stage) begin(head object) {
 	}
 	s.opt = Options{Addr: "ws://server/im", Token: s.token, Positions: store, RetryDial: true, Handler: s.handler(),
 		Terminal: o.Options.Terminal, Ack: o.Options.Ack, Window: o.Options.Window, MaxFrame: o.Options.MaxFrame,
-		Conn: ConnOptions{Dial: s.dial}}
+		AckDelay: time.Duration(o.Options.AckDelay) * time.Millisecond, AckEvery: o.Options.AckEvery, Conn: ConnOptions{Dial: s.dial}}
 	// Dial returns at the first login, which a dialogue plays; until then the Client is known only here.
 	c, err := begin(s.opt)
 	if err != nil {
