@@ -272,7 +272,7 @@ func (s *Store) Close() error {
 		_ = p.settle()
 	}
 	if g.fs.failed() == nil {
-		err = s.writePositions(g, true)
+		err = s.writePositions(g, 0)
 	}
 	g.life.Lock()
 	err = errors.Join(err, g.close())
@@ -290,7 +290,7 @@ func (s *Store) Checkpoint(_ context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = s.writePositions(g, true)
+	err = s.writePositions(g, 0)
 	g.release()
 	if err == nil {
 		err = s.flushTail(1) // little is left to be copied as logs

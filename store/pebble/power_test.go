@@ -228,7 +228,7 @@ func (w *worker) other(i int) {
 	case 4:
 		w.must(w.s.gen.Load().db.Flush())
 	case 5:
-		w.must(w.s.writePositions(w.s.gen.Load(), true))
+		w.must(w.s.writePositions(w.s.gen.Load(), 0))
 	case 6:
 		w.publish(1 + w.rand.IntN(20))
 	case 7:
