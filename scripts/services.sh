@@ -278,6 +278,7 @@ mappedFileSizeConsumeQueue=600000
 maxHashSlotNum=100000
 maxIndexNum=400000
 timerWheelEnable=false
+transactionMetricFlushInterval=1000
 diskMaxUsedSpaceRatio=95
 waitTimeMillsInSendQueue=5000
 osPageCacheBusyTimeOutMills=5000
