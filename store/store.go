@@ -285,6 +285,7 @@ type Stats struct {
 	FilterHits                    int64   // look-ups that the repeat filter could not spare
 	MemoryBytes                   int64   // what it holds in this process for speed: caches and what is not written as tables yet; about
 	HeapBytes                     int64   // the part of it that is in Go's heap
+	HeadBytes                     int64   // the part of that which is many small objects, each to be marked by every collection; about
 	FreeBytes                     int64   // what its disk has left; 0 = not known here
 	Syncs                         SyncHistogram
 }

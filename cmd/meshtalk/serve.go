@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,24 +39,11 @@ func newServe(e environment) *cobra.Command {
 	return cmd
 }
 
-// gcPercent is how far the heap grows between two collections, unless the environment's GOGC says otherwise. What logins leave as
-// garbage stands between what connections keep, and the gaps remain: an idle connection costs some 70 bytes less than with Go's 100
-// (slopes with 100, 50, 100, 50 beside other work: 917, 840, 904, 835 bytes). Messages leave little garbage: 50, 100 and 200 in turn gave the same
-// rates within the noise.
-const gcPercent = 50
-
-// gcBallast is bytes that nobody touches, so that the system gives no memory for them, but the collector counts them. A node with services
-// lives in some 4 MB and makes 10 to 20 MB of garbage a second, as each message is in packets of RocketMQ, PostgreSQL and Redis: with gcPercent
-// alone it collects 10 to 20 times a second, which is 14 % of its CPU at 2,000 messages/s; with the ballast 32 MB later, 0.6 times a second.
-const gcBallast = 64 << 20
-
 // serve runs the server until a signal ends it.
 func serve(s *settings, c *config.Config, out, log io.Writer) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-		if c.Options.UsesServices() {
-			defer runtime.KeepAlive(make([]byte, gcBallast))
-		}
+	collector := newCollector(os.Getenv("GOGC") == "")
+	if c.Options.UsesServices() {
+		defer runtime.KeepAlive(collector.ballast())
 	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
@@ -88,7 +74,7 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 	}
 	say(out, "ready")
 
-	failed := untilEnd(s, c, srv, signals)
+	failed := untilEnd(s, c, srv, collector, signals)
 	if err := stop(srv, c.Options.ShutdownTimeout, signals); failed == nil {
 		return err
 	}
@@ -96,9 +82,13 @@ func serve(s *settings, c *config.Config, out, log io.Writer) error {
 }
 
 // untilEnd waits for a signal that ends the server (nil), or for its failure, and reloads meanwhile.
-func untilEnd(s *settings, c *config.Config, srv *server.Server, signals <-chan os.Signal) error {
+func untilEnd(s *settings, c *config.Config, srv *server.Server, gc *collector, signals <-chan os.Signal) error {
+	tick := time.NewTicker(collectorInterval)
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
+			gc.adjust(srv.Hub().Stats().Store.HeadBytes)
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
 				return nil

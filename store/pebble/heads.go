@@ -53,8 +53,11 @@ type heads struct {
 	users    [2]map[string]*userHead // young, old
 	convs    [2]map[string]*convHead
 	bytes    int64  // of young
+	old      int64  // bytes of old, when it became that
 	turns    uint32 // begins at 1; what has an older turn than the last is forgotten
 	turnedAt uint64 // the commit before the last turn
+
+	held atomic.Int64 // bytes of both
 }
 
 // What an entry costs with its map slot and name, measured on 64-bit.
@@ -79,7 +82,8 @@ func (h *heads) turn(serial, durable uint64) {
 	defer h.mu.Unlock()
 	h.users[1], h.users[0] = h.users[0], make(map[string]*userHead)
 	h.convs[1], h.convs[0] = h.convs[0], make(map[string]*convHead)
-	h.bytes, h.turnedAt = 0, serial
+	h.bytes, h.old, h.turnedAt = 0, h.bytes, serial
+	h.held.Store(h.old)
 	h.turns++
 }
 
@@ -89,7 +93,7 @@ func (h *heads) addUser(u *userHead) {
 	delete(h.users[1], u.name)
 	h.users[0][u.name] = u
 	h.mu.Unlock()
-	h.bytes += userHeadBytes + int64(len(u.name))
+	h.grow(userHeadBytes + int64(len(u.name)))
 }
 
 func (h *heads) addConv(c *convHead) {
@@ -97,7 +101,12 @@ func (h *heads) addConv(c *convHead) {
 	delete(h.convs[1], c.name)
 	h.convs[0][c.name] = c
 	h.mu.Unlock()
-	h.bytes += convHeadBytes + int64(len(c.name))
+	h.grow(convHeadBytes + int64(len(c.name)))
+}
+
+func (h *heads) grow(by int64) {
+	h.bytes += by
+	h.held.Store(h.old + h.bytes)
 }
 
 // durableUser is the durable head of a user that commits have used lately. Everything up to it is in the tails or tables.

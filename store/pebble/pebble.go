@@ -246,6 +246,8 @@ func (s *Store) Stats() store.Stats {
 		for _, t := range *g.tails.Load() {
 			st.HeapBytes += t.given.Load()
 		}
+		st.HeadBytes = g.heads.held.Load()
+		st.HeapBytes += st.HeadBytes
 		manual := m.BlockCache.Size + int64(m.MemTable.Size+m.MemTable.ZombieSize)
 		st.MemoryBytes = st.HeapBytes + manual
 		if !outsideHeap {
