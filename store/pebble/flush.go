@@ -127,6 +127,7 @@ func (g *generation) writeTail(t *tail) (err error) {
 		return err
 	}
 	g.fs.logs.wrote(g.fs.FS, t.last)
+	g.stuck.Store(nil) // before there is room: what comes into it must not be refused for an error that is over
 	g.s.commitMu.Lock()
 	rest := tails{(*g.tails.Load())[0]}
 	g.tails.Store(&rest)
