@@ -18,6 +18,7 @@ func TestUsage(t *testing.T) {
 		"private --nonsense",                       //
 		"private --token-command x extra",          //
 		"idle --sources nowhere --token-command x", //
+		"suite --only p10",                         // P10 is one
 	} {
 		cmd := newCommand()
 		cmd.SetArgs(strings.Fields(args))

@@ -39,6 +39,9 @@ func newSuite() *cobra.Command {
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.told = cmd.ErrOrStderr()
+			if err := o.check(); err != nil {
+				return err
+			}
 			if err := os.MkdirAll(o.dir, 0o755); err != nil {
 				return err
 			}
@@ -86,6 +89,25 @@ type setting struct {
 type saved struct {
 	Setting setting       `json:"setting"`
 	Result  *bench.Result `json:"result"`
+}
+
+// onlyNone measures nothing.
+const onlyNone = "none"
+
+// check finds a claim in only that nothing measures by itself.
+func (o *suiteOptions) check() error {
+	claims := []string{claimGrowth, claimBaseline, onlyNone}
+	for _, t := range o.trials() {
+		claims = append(claims, t.claim)
+	}
+	slices.Sort(claims)
+	claims = slices.Compact(claims)
+	for _, c := range o.only {
+		if !slices.Contains(claims, c) {
+			return fmt.Errorf("%w: --only %s: want some of %s", errUsage, c, strings.Join(claims, ", "))
+		}
+	}
+	return nil
 }
 
 func (o *suiteOptions) wants(claim string) bool {
