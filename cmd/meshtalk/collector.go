@@ -51,12 +51,15 @@ func (c *collector) ballast() []byte {
 	return make([]byte, gcBallast)
 }
 
-// adjust sets the percentage for so many bytes of heads.
-func (c *collector) adjust(heads int64) {
+// adjust sets the percentage for the bytes of heads, which it asks for when it needs them.
+func (c *collector) adjust(heads func() int64) {
+	if !c.ours {
+		return
+	}
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(live)
-	to := heapPercent(int64(live[0].Value.Uint64()), heads)
-	if c.ours && (to >= c.percent+collectorStep || to <= c.percent-collectorStep) {
+	to := heapPercent(int64(live[0].Value.Uint64()), heads())
+	if to >= c.percent+collectorStep || to <= c.percent-collectorStep {
 		debug.SetGCPercent(to)
 		c.percent = to
 	}

@@ -88,7 +88,7 @@ func untilEnd(s *settings, c *config.Config, srv *server.Server, gc *collector, 
 	for {
 		select {
 		case <-tick.C:
-			gc.adjust(srv.Hub().Stats().Store.HeadBytes)
+			gc.adjust(func() int64 { return srv.Hub().Stats().Store.HeadBytes })
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
 				return nil

@@ -53,7 +53,6 @@ type heads struct {
 	users    [2]map[string]*userHead // young, old
 	convs    [2]map[string]*convHead
 	bytes    int64  // of young
-	old      int64  // bytes of old, when it became that
 	turns    uint32 // begins at 1; what has an older turn than the last is forgotten
 	turnedAt uint64 // the commit before the last turn
 
@@ -82,8 +81,8 @@ func (h *heads) turn(serial, durable uint64) {
 	defer h.mu.Unlock()
 	h.users[1], h.users[0] = h.users[0], make(map[string]*userHead)
 	h.convs[1], h.convs[0] = h.convs[0], make(map[string]*convHead)
-	h.bytes, h.old, h.turnedAt = 0, h.bytes, serial
-	h.held.Store(h.old)
+	h.held.Store(h.bytes)
+	h.bytes, h.turnedAt = 0, serial
 	h.turns++
 }
 
@@ -106,7 +105,7 @@ func (h *heads) addConv(c *convHead) {
 
 func (h *heads) grow(by int64) {
 	h.bytes += by
-	h.held.Store(h.old + h.bytes)
+	h.held.Add(by)
 }
 
 // durableUser is the durable head of a user that commits have used lately. Everything up to it is in the tails or tables.

@@ -157,7 +157,7 @@ func (s *Store) writePositions(g *generation, over time.Duration) error {
 	}
 	var err error
 	if len(rows) > 0 || over == 0 {
-		err = s.writePositionRows(g, rows, over)
+		err = g.writePositionRows(rows, over)
 	}
 	p.writes.Add(1)
 	for i := range p.shards {
@@ -185,7 +185,7 @@ const positionPiece = 512
 
 // writePositionRows writes those that are above what the database has, in order: a look-up is cheap after its neighbour's. The last piece is
 // synced and with it all.
-func (s *Store) writePositionRows(g *generation, rows []positionRow, over time.Duration) error {
+func (g *generation) writePositionRows(rows []positionRow, over time.Duration) error {
 	slices.SortFunc(rows, func(a, b positionRow) int { return strings.Compare(a.key, b.key) })
 	pause := over / time.Duration(len(rows)/positionPiece+1)
 	for len(rows) > positionPiece {
@@ -194,7 +194,7 @@ func (s *Store) writePositionRows(g *generation, rows []positionRow, over time.D
 		}
 		rows = rows[positionPiece:]
 		if pause > 0 {
-			pause = s.positions.rest(s.quit, pause)
+			pause = g.s.positions.rest(g.s.quit, pause)
 		}
 	}
 	if err := g.writePositionPiece(rows, pebble.Sync); err != nil {
